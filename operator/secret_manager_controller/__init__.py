@@ -1,0 +1,1 @@
+"""Keep cloud secret stores equal to the SOPS-encrypted secrets in Git."""

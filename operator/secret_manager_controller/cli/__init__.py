@@ -1,0 +1,1 @@
+"""The msmctl command, one module a verb."""

@@ -1,0 +1,1 @@
+"""Watch, queue, reconcile, write status: everything that speaks to the API server."""

@@ -1,0 +1,1 @@
+"""Turn SOPS documents and plain files into leaves; every key stays in memory."""

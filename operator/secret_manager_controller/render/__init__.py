@@ -1,0 +1,1 @@
+"""Turn a snapshot into plaintext entries: raw profile files, kustomize builds."""
