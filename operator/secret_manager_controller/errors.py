@@ -118,7 +118,7 @@ class PermanentError(ControllerError):
     """Needs a change in Git, in the store or of a key; tried again at the object's interval."""
 
 
-class AccessDenied(PermanentError):
+class AccessDenied(PermanentError):  # noqa: N818 - the design and the condition reason call it so.
     """The object refers to something outside its namespace that it has no grant for."""
 
     def __init__(self, message: str) -> None:

@@ -16,6 +16,9 @@ Version = NewType("Version", str)
 SourceHash = NewType("SourceHash", str)
 """32 hex digits that identify the encrypted input of a value; an HMAC where the input is not encrypted."""
 
+NOT_COMPARED = SourceHash("")
+"""Recorded for a value that `updatePolicy: CreateOnly` left as it was: it equals no source."""
+
 SOURCE_HASH_BYTES = 16  # 128 bits: no accidental collision among any number of secrets, half the status size.
 
 

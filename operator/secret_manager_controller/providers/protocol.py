@@ -1,0 +1,74 @@
+"""The seam between planning and the stores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.model.desired import DesiredSecret
+from secret_manager_controller.model.observed import (
+    ObservedState,
+    OwnerMark,
+    RemoteSecret,
+    RemoteValue,
+)
+from secret_manager_controller.model.secret import SecretName, Version
+
+
+class Provider(Protocol):
+    """One login to one store. Shared by all objects that use it; safe for concurrent calls.
+
+    Every method raises `RetryableError` or `PermanentError` with a message for people, after its own bounded retries.
+    A mutating method checks the fence before **each** request that it makes, retries included, with a margin of at
+    least that request's time-out, and so may raise `OwnershipLost`. Every write is idempotent: repeated after a lost
+    answer it makes no second version.
+    """
+
+    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+        """Look at the named secrets and at all that carry `mark`, without reading a value.
+
+        A name that is missing from the answer does not exist: where the store's listing may be stale, that is
+        confirmed on the one secret.
+        """
+        ...
+
+    async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
+        """Read the current values, each with its version. A secret that is gone or has no value is left out."""
+        ...
+
+    async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
+        """Create a secret with its value and mark.
+
+        Raises:
+            PermanentError: Conflict: the name exists (someone was faster, or the listing was stale).
+        """
+        ...
+
+    async def update(
+        self,
+        secret: DesiredSecret,
+        *,
+        current: RemoteSecret,
+        mark: OwnerMark,
+        revision: str,
+        fence: Fence,
+    ) -> Version:
+        """Write a new version over `current.version` (and restore the secret first if its deletion is scheduled).
+
+        Raises:
+            RetryableError: StoreChanged: `current.version` is not the current one any more; nothing was changed.
+        """
+        ...
+
+    async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
+        """Put our mark on an existing secret; its value stays as it is."""
+        ...
+
+    async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
+        """Delete a secret, softly where the store can. A secret that is gone already is fine."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections and threads."""
+        ...
