@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from lease_sharding.fence import Fence, OwnershipLost
 from secret_manager_controller.compare import VersionMemory
-from secret_manager_controller.errors import ControllerError, Reason, RetryableError
+from secret_manager_controller.errors import ControllerError, Reason
 from secret_manager_controller.model.inventory import Inventory, InventoryEntry
 from secret_manager_controller.model.observed import OwnerMark
-from secret_manager_controller.model.plan import Adopt, Conflict, Create, Plan, Prune, Update
+from secret_manager_controller.model.plan import Adopt, Create, Plan, Prune, Update
+from secret_manager_controller.model.report import Failure, Report
 from secret_manager_controller.model.secret import NOT_COMPARED, SecretName, Version
 from secret_manager_controller.providers.protocol import Provider
 
@@ -22,45 +23,6 @@ _STORE_WIDE = frozenset({Reason.STORE_UNAVAILABLE, Reason.RATE_LIMITED, Reason.C
 """Failures that the next secret would meet too: no further write of this plan is begun."""
 
 Write = Create | Update | Adopt | Prune
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One secret that was not written, and why."""
-
-    name: SecretName
-    error: ControllerError
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of a plan.
-
-    Attributes:
-        inventory: what the object owns now and what is known to equal Git, to be recorded in status.
-        synced: how many secrets of Git the store holds now.
-        wanted: how many secrets Git holds.
-        failures: the writes that were refused; a store-wide failure is told once.
-        left: how many writes were not begun after a store-wide failure.
-    """
-
-    inventory: Inventory
-    synced: int
-    wanted: int
-    created: tuple[SecretName, ...] = ()
-    updated: tuple[SecretName, ...] = ()
-    adopted: tuple[SecretName, ...] = ()
-    pruned: tuple[SecretName, ...] = ()
-    conflicts: tuple[Conflict, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    orphans: tuple[SecretName, ...] = ()
-    held: tuple[SecretName, ...] = ()
-    left: int = 0
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was written to the store."""
-        return bool(self.created or self.updated or self.adopted or self.pruned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +156,3 @@ def _report(plan: Plan, inventory: Inventory, progress: _Progress) -> Report:
 
 def _name(write: Write) -> SecretName:
     return write.secret.name if isinstance(write, Create | Update | Adopt) else write.current.name
-
-
-def worst(failures: Iterable[Failure]) -> ControllerError | None:
-    """Return the failure that decides when to try again: one that comes right by itself before a permanent one."""
-    errors = [failure.error for failure in failures]
-    return next((error for error in errors if isinstance(error, RetryableError)), errors[0] if errors else None)

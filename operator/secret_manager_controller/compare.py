@@ -32,11 +32,7 @@ class VersionMemory:
         self._digests: OrderedDict[tuple[str, SecretName, Version], bytes] = OrderedDict()
 
     def remember(self, store: str, name: SecretName, version: Version, value: SecretValue) -> None:
-        """Note the value of a version that was just written or read.
-
-        Args:
-            store: names the account, project or vault; versions of two stores are never mixed up.
-        """
+        """Note the value of a version that was just written or read; `store` keeps two stores' versions apart."""
         key = (store, name, version)
         self._digests[key] = self._digest(value)
         self._digests.move_to_end(key)

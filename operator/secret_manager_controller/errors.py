@@ -22,10 +22,6 @@ class Reason(enum.StrEnum):
 
     RECONCILIATION_SUCCEEDED = "ReconciliationSucceeded"
     """The store equals Git."""
-    SUSPENDED = "Suspended"
-    """`spec.suspend` is set; nothing is read or written."""
-    PROGRESSING = "Progressing"
-    """The object was accepted and is being reconciled for the first time."""
 
     SOURCE_NOT_FOUND = "SourceNotFound"
     """The object that `spec.sourceRef` names does not exist."""
@@ -66,8 +62,6 @@ class Reason(enum.StrEnum):
     """Some secrets exist and are not this object's."""
     PRUNE_BLOCKED = "PruneBlocked"
     """More secrets left Git than may be deleted without a confirmation."""
-    PARTIALLY_APPLIED = "PartiallyApplied"
-    """Some writes failed; the others are done."""
 
     ACCESS_DENIED = "AccessDenied"
     """The object refers to something that it has no grant for."""

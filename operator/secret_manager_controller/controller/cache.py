@@ -1,0 +1,108 @@
+"""What the controller remembers of the cluster: a slim record an object, and which objects hang on which source.
+
+A record holds what can trigger a reconcile and nothing else; the reconcile itself reads the object afresh. 10,000
+records take about 10 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from secret_manager_controller.model.annotations import TRIGGER_ANNOTATIONS
+
+DEFAULT_SOURCE_KIND = "GitRepository"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKey:
+    """The identity of a source object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What can trigger a reconcile of one object.
+
+    Attributes:
+        uid: a new one means that the object was deleted and made again.
+        triggers: the values of the annotations that ask for something.
+    """
+
+    key: str
+    uid: str
+    generation: int
+    source: SourceKey | None
+    triggers: tuple[str | None, ...]
+    deleting: bool
+
+
+def record_of(body: Mapping[str, Any]) -> Record:
+    """Return the slim record of an object as the watch gave it; a malformed spec has no source."""
+    metadata = body["metadata"]
+    namespace, annotations = metadata["namespace"], metadata.get("annotations") or {}
+    return Record(
+        key=f"{namespace}/{metadata['name']}",
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        source=_source_of(body.get("spec"), namespace),
+        triggers=tuple(annotations.get(name) for name in TRIGGER_ANNOTATIONS),
+        deleting=metadata.get("deletionTimestamp") is not None,
+    )
+
+
+class ObjectCache:
+    """The records of all objects in the cluster, with an index by source."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._by_source: dict[SourceKey, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def put(self, record: Record) -> bool:
+        """Store a record; return whether it differs from the one before in anything that can trigger a reconcile."""
+        before = self._records.get(record.key)
+        if before == record:
+            return False
+        self.remove(record.key)
+        self._records[record.key] = record
+        if record.source is not None:
+            self._by_source.setdefault(record.source, set()).add(record.key)
+        return True
+
+    def remove(self, key: str) -> None:
+        """Drop the record of an object that is gone."""
+        record = self._records.pop(key, None)
+        if record is not None and record.source is not None:
+            keys = self._by_source[record.source]
+            keys.discard(key)
+            if not keys:
+                del self._by_source[record.source]
+
+    def using(self, source: SourceKey) -> tuple[str, ...]:
+        """Return the keys of the objects that refer to a source."""
+        return tuple(self._by_source.get(source, ()))
+
+    def ghosts(self, existing: Iterable[str]) -> tuple[str, ...]:
+        """Return the keys of records whose object does not exist: their deletion fell into a gap of the watch."""
+        return tuple(self._records.keys() - set(existing))
+
+
+def _source_of(spec: object, namespace: str) -> SourceKey | None:
+    match spec:
+        case {"sourceRef": {"name": str(name)} as reference}:
+            return SourceKey(reference.get("kind", DEFAULT_SOURCE_KIND), reference.get("namespace", namespace), name)
+        case _:
+            return None

@@ -1,0 +1,117 @@
+"""The work queue: deduplicating, one worker a key, delayed requeue, backoff with jitter.
+
+The semantics are those of client-go's workqueue: a key that is added while it is being worked on is handed out once more
+after `done`, and any number of adds in between is one. Time is an argument of the constructor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+
+BACKOFF_BASE = 1.0
+BACKOFF_CAP = 300.0
+"""Seconds of the first retry and of the longest; it doubles in between."""
+BACKOFF_JITTER = 0.2
+"""Each delay is shortened or lengthened by up to this share, so that failures that came together part."""
+
+
+def backoff(failures: int, *, spread: float) -> float:
+    """Return the delay in seconds before retry number `failures` (from 1); `spread` in -1…1 picks the jitter."""
+    delay = min(BACKOFF_BASE * 2.0 ** min(failures - 1, 32), BACKOFF_CAP)
+    return delay * (1 + BACKOFF_JITTER * spread)
+
+
+class WorkQueue:
+    """A queue of request keys for one event loop."""
+
+    def __init__(self, *, clock: Callable[[], float], spread: Callable[[], float] | None = None) -> None:
+        """Make an empty queue.
+
+        Args:
+            clock: monotonic seconds; the loop's `time` in the controller.
+            spread: a random number in -1…1 for each backoff.
+        """
+        self._clock = clock
+        self._spread = spread or (lambda: random.uniform(-1, 1))  # noqa: S311 - jitter is no secret.
+        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many keys wait to be worked on now, delayed ones not counted."""
+        return len(self._waiting)
+
+    def add(self, key: str) -> None:
+        """Queue a key now; a delayed requeue of it is then void."""
+        self._due.pop(key, None)
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._waiting.setdefault(key)
+            self._changed.set()
+
+    def add_after(self, key: str, delay: float) -> None:
+        """Queue a key after `delay` seconds, unless it is queued sooner; the last call counts."""
+        due = self._clock() + delay
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, key))
+        self._changed.set()
+
+    def retry(self, key: str, *, at_least: float | None = None) -> float:
+        """Queue a key after its next backoff, or after `at_least` seconds if that is longer; return the delay."""
+        self._failures[key] = failures = self._failures.get(key, 0) + 1
+        delay = max(backoff(failures, spread=self._spread()), at_least or 0.0)
+        self.add_after(key, delay)
+        return delay
+
+    def succeeded(self, key: str) -> None:
+        """Start the key's backoff anew."""
+        self._failures.pop(key, None)
+
+    def discard(self, key: str) -> None:
+        """Forget a key that is gone or not ours any more."""
+        self._waiting.pop(key, None)
+        self._again.discard(key)
+        self._failures.pop(key, None)
+        self._due.pop(key, None)
+
+    async def get(self) -> str:
+        """Wait for a key and take it; `done` gives it back."""
+        while True:
+            self._promote()
+            if self._waiting:
+                key, _ = self._waiting.popitem(last=False)
+                self._working.add(key)
+                return key
+            await self._wait()
+
+    def done(self, key: str) -> None:
+        """Give a key back; if it was added meanwhile it is queued again."""
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def _promote(self) -> None:
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            due, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:  # Else it was superseded.
+                self.add(key)
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        timeout = max(self._heap[0][0] - self._clock(), 0.0) if self._heap else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            return

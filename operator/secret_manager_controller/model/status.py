@@ -1,0 +1,233 @@
+"""The status of an object: read defensively, derived from an outcome, written as a whole.
+
+`summarize` is step 11's pure half; Kubernetes' conventions for conditions are in
+https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
+from secret_manager_controller.model.inventory import Inventory, InventoryEntry
+from secret_manager_controller.model.report import Report
+from secret_manager_controller.model.secret import SecretName, SourceHash, Version
+
+READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `metav1.Condition`."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API server stores it."""
+        return {
+            "type": self.type,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "observedGeneration": self.observed_generation,
+            "lastTransitionTime": self.last_transition_time,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status of a SecretManagerConfig.
+
+    Attributes:
+        settled_key: fingerprint of all that the last complete reconcile depended on, or None if none was complete.
+    """
+
+    observed_generation: int | None = None
+    last_reconcile_time: str | None = None
+    last_handled_reconcile_at: str | None = None
+    last_attempted_revision: str | None = None
+    last_applied_revision: str | None = None
+    settled_key: str | None = None
+    secrets_synced: int = 0
+    inventory: Inventory = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        """Return the condition of that type, if there is one."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the API server stores it; None removes a field in a merge patch."""
+        return {
+            "observedGeneration": self.observed_generation,
+            "lastReconcileTime": self.last_reconcile_time,
+            "lastHandledReconcileAt": self.last_handled_reconcile_at,
+            "lastAttemptedRevision": self.last_attempted_revision,
+            "lastAppliedRevision": self.last_applied_revision,
+            "settledKey": self.settled_key,
+            "secretsSynced": self.secrets_synced,
+            "secrets": [
+                {"name": entry.name, "version": entry.version, "sourceHash": entry.source_hash}
+                for entry in self.inventory.values()
+            ],
+            "conditions": [condition.as_json() for condition in self.conditions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a reconcile worked on, as far as it came.
+
+    Attributes:
+        generation: of the spec that was read.
+        handled_at: the value of the reconcile annotation, if the object has one.
+        revision: the source's revision, once it was resolved.
+        settled_key: see `Status`, once it was known.
+    """
+
+    generation: int
+    handled_at: str | None = None
+    revision: str | None = None
+    settled_key: str | None = None
+
+
+def parse_status(raw: Mapping[str, Any]) -> Status:
+    """Read a stored status; whatever is malformed counts as absent, so that it is worked out anew."""
+
+    def text(name: str) -> str | None:
+        value = raw.get(name)
+        return value if isinstance(value, str) else None
+
+    generation, synced = raw.get("observedGeneration"), raw.get("secretsSynced")
+    return Status(
+        observed_generation=generation if isinstance(generation, int) else None,
+        last_reconcile_time=text("lastReconcileTime"),
+        last_handled_reconcile_at=text("lastHandledReconcileAt"),
+        last_attempted_revision=text("lastAttemptedRevision"),
+        last_applied_revision=text("lastAppliedRevision"),
+        settled_key=text("settledKey"),
+        secrets_synced=synced if isinstance(synced, int) else 0,
+        inventory=_parse_inventory(raw.get("secrets")),
+        conditions=_parse_conditions(raw.get("conditions")),
+    )
+
+
+def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerError | None, *, now: datetime) -> Status:
+    """Derive the status to write from what was there and what came of the reconcile.
+
+    Args:
+        previous: the status as it was read.
+        attempt: what the reconcile worked on.
+        outcome: a report; the error that stopped it before anything was written; or None where the store still held
+            what was recorded.
+        now: the time to record, with a time zone.
+    """
+    stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    base = replace(
+        previous,
+        observed_generation=attempt.generation,
+        last_reconcile_time=stamp,
+        last_handled_reconcile_at=attempt.handled_at or previous.last_handled_reconcile_at,
+        last_attempted_revision=attempt.revision or previous.last_attempted_revision,
+    )
+    if isinstance(outcome, ControllerError):
+        return replace(base, conditions=_conditions(previous, attempt, outcome.message, outcome, stamp))
+    if outcome is None:
+        ready = previous.condition(READY)
+        told = ready is not None and ready.status == "True"
+        message = ready.message if ready is not None and told else f"Synced {previous.secrets_synced} secrets"
+        return replace(base, conditions=_conditions(previous, attempt, message, None, stamp))
+    return replace(
+        base,
+        last_applied_revision=attempt.revision if outcome.complete else previous.last_applied_revision,
+        settled_key=attempt.settled_key if outcome.complete else None,
+        secrets_synced=outcome.synced,
+        inventory=outcome.inventory,
+        conditions=_conditions(previous, attempt, report_message(outcome), report_error(outcome), stamp),
+    )
+
+
+def report_error(report: Report) -> ControllerError | None:
+    """Return what keeps a reported object from being ready: a failed write, a conflict, a held prune; or None."""
+    if (failure := report.worst_failure) is not None:
+        return failure
+    if report.conflicts:
+        return PermanentError(Reason.CONFLICT, report.conflicts[0].message)
+    if report.held:
+        return PermanentError(Reason.PRUNE_BLOCKED, "too many secrets left Git at once")
+    return None
+
+
+def report_message(report: Report) -> str:
+    """Return the Ready condition's message: how many secrets are in sync, and what keeps the others."""
+    count = str(report.synced) if report.synced == report.wanted else f"{report.synced} of {report.wanted}"
+    parts = [f"Synced {count} secrets"]
+    if report.failures:
+        parts.append(f"{len(report.failures) + report.left} not written: {report.failures[0].error.message}")
+    if report.conflicts:
+        parts.append(f"{len(report.conflicts)} in conflict: {report.conflicts[0].message}")
+    if report.held:
+        parts.append(
+            f"{len(report.held)} left Git and were kept, since that is more than half; to delete them, annotate the "
+            "object with secret-management.microscaler.io/confirm-prune=<its lastAttemptedRevision>"
+        )
+    if report.orphans:
+        parts.append(f"{len(report.orphans)} left Git and stay in the store (spec.prune is false)")
+    return "; ".join(parts)
+
+
+def _conditions(
+    previous: Status, attempt: Attempt, message: str, error: ControllerError | None, stamp: str
+) -> tuple[Condition, ...]:
+    reason = Reason.RECONCILIATION_SUCCEEDED if error is None else error.reason
+    wanted = [(READY, "True" if error is None else "False")]
+    if error is not None:
+        retried = isinstance(error, RetryableError) or error.reason is Reason.INTERNAL_ERROR
+        wanted.append((RECONCILING if retried else STALLED, "True"))
+    return tuple(_condition(previous, attempt, kind, status, reason, message, stamp) for kind, status in wanted)
+
+
+def _condition(
+    previous: Status, attempt: Attempt, kind: str, status: str, reason: str, message: str, stamp: str
+) -> Condition:
+    before = previous.condition(kind)
+    since = before.last_transition_time if before is not None and before.status == status else stamp
+    return Condition(kind, status, str(reason), message, attempt.generation, since)
+
+
+def _parse_inventory(raw: object) -> Inventory:
+    entries: dict[SecretName, InventoryEntry] = {}
+    for item in raw if isinstance(raw, Sequence) else ():
+        match item:
+            case {"name": str(name), "version": str(version), "sourceHash": str(source_hash)}:
+                entries[SecretName(name)] = InventoryEntry(SecretName(name), Version(version), SourceHash(source_hash))
+            case _:
+                continue
+    return entries
+
+
+def _parse_conditions(raw: object) -> tuple[Condition, ...]:
+    conditions: list[Condition] = []
+    for item in raw if isinstance(raw, Sequence) else ():
+        match item:
+            case {
+                "type": str(kind),
+                "status": str(status),
+                "reason": str(reason),
+                "message": str(message),
+                "lastTransitionTime": str(since),
+            }:
+                generation = item.get("observedGeneration")
+                number = generation if isinstance(generation, int) else 0
+                conditions.append(Condition(kind, status, reason, message, number, since))
+            case _:
+                continue
+    return tuple(conditions)
