@@ -61,6 +61,7 @@ class ResourcePath:
 
 
 SECRET_MANAGER_CONFIGS = ResourcePath("secret-management.microscaler.io", "v1", "secretmanagerconfigs")
+GIT_REPOSITORIES = ResourcePath("source.toolkit.fluxcd.io", "v1", "gitrepositories")
 SECRETS = ResourcePath("", "v1", "secrets")
 NAMESPACES = ResourcePath("", "v1", "namespaces")
 EVENTS = ResourcePath("", "v1", "events")

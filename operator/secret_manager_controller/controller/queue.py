@@ -1,7 +1,7 @@
 """The work queue: deduplicating, one worker a key, delayed requeue, backoff with jitter.
 
-The semantics are those of client-go's workqueue: a key that is added while it is being worked on is handed out once more
-after `done`, and any number of adds in between is one. Time is an argument of the constructor.
+The semantics are those of client-go's workqueue: a key that is added while it is being worked on is handed out once
+more after `done`, and any number of adds in between is one. Time is an argument of the constructor.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ def backoff(failures: int, *, spread: float) -> float:
     return delay * (1 + BACKOFF_JITTER * spread)
 
 
+class QueueClosed(Exception):  # noqa: N818 - it tells an event, not a fault.
+    """The queue hands out no more keys."""
+
+
 class WorkQueue:
     """A queue of request keys for one event loop."""
 
@@ -44,6 +48,12 @@ class WorkQueue:
         self._due: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Hand out no more keys: every `get`, waiting ones too, raises `QueueClosed`."""
+        self._closed = True
+        self._changed.set()
 
     def __len__(self) -> int:
         """Return how many keys wait to be worked on now, delayed ones not counted."""
@@ -84,8 +94,14 @@ class WorkQueue:
         self._due.pop(key, None)
 
     async def get(self) -> str:
-        """Wait for a key and take it; `done` gives it back."""
+        """Wait for a key and take it; `done` gives it back.
+
+        Raises:
+            QueueClosed: the queue was closed.
+        """
         while True:
+            if self._closed:
+                raise QueueClosed
             self._promote()
             if self._waiting:
                 key, _ = self._waiting.popitem(last=False)

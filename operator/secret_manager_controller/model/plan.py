@@ -204,6 +204,12 @@ def make_plan(
     return Plan((*actions, *(Prune(remote) for remote in gone)))
 
 
+def cleanup_plan(observed: ObservedState, me: OwnerMark) -> Plan:
+    """Decide what goes with an object that is deleted under `deletionPolicy: Delete`: all that carries its mark."""
+    mine = (remote for remote in observed.secrets.values() if remote.mark == me and remote.state is RemoteState.ACTIVE)
+    return Plan(tuple(Prune(remote) for remote in sorted(mine, key=lambda remote: remote.name)))
+
+
 def _decide(
     secret: DesiredSecret,
     remote: RemoteSecret | None,

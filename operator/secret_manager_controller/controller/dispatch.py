@@ -1,0 +1,83 @@
+"""From what the watch says to what is queued: remember a slim record, queue what may have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from secret_manager_controller.controller.cache import ObjectCache, SourceKey, record_of
+from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.watched_sources import WatchedSources
+
+Body = Mapping[str, Any]
+
+
+class Dispatcher:
+    """The informer's sink. What an event says is ignored but for what it is about: the reconcile reads the state."""
+
+    def __init__(
+        self, *, cache: ObjectCache, sources: WatchedSources, queue: WorkQueue, gone: Callable[[str], None]
+    ) -> None:
+        """Make a sink.
+
+        Args:
+            cache: the records to keep up to date.
+            sources: the sources to keep up to date.
+            queue: where changed objects go.
+            gone: told the key of each object that does not exist any more.
+        """
+        self._cache = cache
+        self._sources = sources
+        self._queue = queue
+        self._gone = gone
+
+    def object_seen(self, body: Body) -> None:
+        """Queue the object if anything that can trigger a reconcile changed; a status write does not."""
+        record = record_of(body)
+        if self._cache.put(record):
+            self._queue.add(record.key)
+
+    def object_deleted(self, body: Body) -> None:
+        """Forget the object."""
+        self.forget(f"{body['metadata']['namespace']}/{body['metadata']['name']}")
+
+    def forget(self, key: str) -> None:
+        """Forget an object that does not exist."""
+        self._cache.remove(key)
+        self._queue.discard(key)
+        self._gone(key)
+
+    def source_seen(self, kind: str, body: Body) -> None:
+        """Queue every object on the source if its revision or readiness changed."""
+        source = _source_key(kind, body)
+        if self._sources.put(source, body):
+            self._queue_users(source)
+
+    def source_deleted(self, kind: str, body: Body) -> None:
+        """Queue every object on the source, so that each says that it is missing."""
+        source = _source_key(kind, body)
+        self._sources.remove(source)
+        self._queue_users(source)
+
+    def sweep_objects(self, existing: Collection[str]) -> int:
+        """Queue what the watch missed: records without an object, and objects without a record; return how many."""
+        missed = {*self._cache.ghosts(existing), *(key for key in existing if key not in self._cache)}
+        for key in missed:
+            self._queue.add(key)
+        return len(missed)
+
+    def sweep_sources(self, kind: str, existing: Collection[tuple[str, str]]) -> int:
+        """Forget the sources of a kind whose deletion the watch missed; return how many."""
+        ghosts = self._sources.ghosts(kind, existing)
+        for source in ghosts:
+            self._sources.remove(source)
+            self._queue_users(source)
+        return len(ghosts)
+
+    def _queue_users(self, source: SourceKey) -> None:
+        for key in self._cache.using(source):
+            self._queue.add(key)
+
+
+def _source_key(kind: str, body: Body) -> SourceKey:
+    return SourceKey(kind, body["metadata"]["namespace"], body["metadata"]["name"])

@@ -1,0 +1,85 @@
+"""Kubernetes Events: told on change and on failure, never on a pass that found nothing to do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from secret_manager_controller.controller.kube import EVENTS, KubeClient, KubeError
+from secret_manager_controller.errors import Reason
+from secret_manager_controller.model.report import Report
+from secret_manager_controller.model.status import READY, Status
+
+logger = logging.getLogger(__name__)
+
+COMPONENT = "secret-manager-controller"
+EVENT_NOTE_LIMIT = 1_024
+"""Longest message in bytes that the API server takes."""
+
+
+def event_of(previous: Status, status: Status, report: Report | None) -> tuple[str, str, str] | None:
+    """Return type, reason and message of what is to be told, or None where nothing changed.
+
+    Args:
+        previous: the status before.
+        status: the status after.
+        report: what was written to the store, if the reconcile came so far.
+    """
+    before, after = previous.condition(READY), status.condition(READY)
+    if after is None:
+        return None
+    if after.status != "True":
+        told = before is not None and (before.reason, before.message) == (after.reason, after.message)
+        return None if told else ("Warning", after.reason, after.message)
+    if report is not None and report.changed:
+        return "Normal", Reason.RECONCILIATION_SUCCEEDED, f"{changes_told(report)} ({status.last_applied_revision})"
+    if before is not None and before.status != "True":
+        return "Normal", after.reason, after.message
+    return None
+
+
+def changes_told(report: Report) -> str:
+    """Return what was written, in words: `created 3, updated 1`."""
+    counts = {
+        "created": report.created,
+        "updated": report.updated,
+        "adopted": report.adopted,
+        "pruned": report.pruned,
+    }
+    return ", ".join(f"{verb} {len(names)}" for verb, names in counts.items() if names)
+
+
+async def publish(kube: KubeClient, body: Mapping[str, Any], event: tuple[str, str, str], *, now: datetime) -> None:
+    """Post an Event about an object; a refusal is logged, since Events are best effort by nature."""
+    kind, reason, message = event
+    metadata = body["metadata"]
+    stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        await kube.create(
+            EVENTS.url(metadata["namespace"]),
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"generateName": f"{metadata['name'][:200]}-", "namespace": metadata["namespace"]},
+                "involvedObject": {
+                    "apiVersion": body["apiVersion"],
+                    "kind": body["kind"],
+                    "name": metadata["name"],
+                    "namespace": metadata["namespace"],
+                    "uid": metadata["uid"],
+                    "resourceVersion": metadata["resourceVersion"],
+                },
+                "type": kind,
+                "reason": reason,
+                "message": message.encode()[:EVENT_NOTE_LIMIT].decode(errors="ignore"),
+                "source": {"component": COMPONENT},
+                "reportingComponent": COMPONENT,
+                "firstTimestamp": stamp,
+                "lastTimestamp": stamp,
+                "count": 1,
+            },
+        )
+    except KubeError as error:
+        logger.warning("Event not posted", extra={"object": metadata["name"], "status": error.status})

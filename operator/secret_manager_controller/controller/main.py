@@ -1,0 +1,224 @@
+"""The controller process: wires the parts, runs them, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from controller_telemetry.logs import configure_logging
+from lease_sharding.fence import SoleMemberFence
+from secret_manager_controller import __version__
+from secret_manager_controller.controller.cache import ObjectCache
+from secret_manager_controller.controller.dispatch import Dispatcher
+from secret_manager_controller.controller.http import serve
+from secret_manager_controller.controller.informer import Informer, KopfInformer
+from secret_manager_controller.controller.keys import KeyRings, load_hash_key
+from secret_manager_controller.controller.kube import (
+    NAMESPACES,
+    ApiServer,
+    KubeClient,
+    KubeConfigError,
+    KubeError,
+)
+from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.owners import ClusterOwners
+from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
+from secret_manager_controller.controller.secrets import SecretReader
+from secret_manager_controller.controller.settings import Settings, SettingsError
+from secret_manager_controller.controller.stores import CachedStores
+from secret_manager_controller.controller.sweep import Sweeper
+from secret_manager_controller.controller.watched_sources import WatchedSources
+from secret_manager_controller.controller.worker import Worker
+from secret_manager_controller.decrypt.decryptor import Decryptor
+from secret_manager_controller.errors import ControllerError
+from secret_manager_controller.reconcile import Reconciler
+from secret_manager_controller.sources.cache import SnapshotCache
+from secret_manager_controller.sources.flux import FluxSource
+
+logger = logging.getLogger(__name__)
+
+INFORMER_STOP_TIMEOUT = 5.0
+"""Seconds that the watches may take to close; nothing depends on them any more."""
+
+
+class StartupError(Exception):
+    """The controller cannot start; the message says what to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The wired parts of one process."""
+
+    queue: WorkQueue
+    worker: Worker
+    dispatcher: Dispatcher
+    sweeper: Sweeper
+    fence: SoleMemberFence
+    metrics: Metrics
+
+
+@asynccontextmanager
+async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
+    """Make every part, and release what they hold at the end.
+
+    Raises:
+        StartupError: the API server refuses what every start needs.
+    """
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        kube = await stack.enter_async_context(
+            KubeClient(server, user_agent=f"secret-manager-controller/{__version__}")
+        )
+        try:
+            cluster = settings.cluster_id or await cluster_id(kube)
+            hash_key = await load_hash_key(kube, settings.namespace)
+        except (KubeError, ControllerError) as error:
+            raise StartupError(f"cannot start: {error.message}") from error
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        snapshots = SnapshotCache(settings.cache_directory)
+        stack.push_async_callback(snapshots.aclose)
+        metrics, cache, queue, fence = Metrics(), ObjectCache(), WorkQueue(clock=loop.time), SoleMemberFence()
+        reader = SecretReader(kube, clock=loop.time)
+        stores = CachedStores(reader, os.environ, metrics.record_call)
+        stack.push_async_callback(stores.aclose)
+        sources = WatchedSources(kube)
+        reconciler = Reconciler(
+            source=FluxSource(read_object=sources.read, session=session, cache=snapshots),
+            keys=KeyRings(reader),
+            stores=stores,
+            owners=ClusterOwners(kube, cluster),
+            decryptor=Decryptor(hash_key),
+            cluster=cluster,
+            controller_namespace=settings.namespace,
+        )
+        dispatcher = Dispatcher(cache=cache, sources=sources, queue=queue, gone=lambda key: metrics.set_managed(key, 0))
+        metrics.queue_depth.set_function(lambda: len(queue))
+        worker = Worker(
+            kube=kube, reconciler=reconciler, queue=queue, fence=fence, metrics=metrics, gone=dispatcher.forget
+        )
+        sweeper = Sweeper(kube, dispatcher)
+        yield Parts(queue, worker, dispatcher, sweeper, fence, metrics)
+
+
+async def run(settings: Settings, server: ApiServer, informer: Informer, stop: asyncio.Event) -> None:
+    """Run the controller until `stop` is set, then stop it gracefully.
+
+    Raises:
+        StartupError: it cannot start.
+        WatchLost: the informer ended by itself; the process should restart.
+    """
+    async with wired(settings, server) as parts, AsyncExitStack() as stack:
+        started, informer_stop = asyncio.Event(), asyncio.Event()
+        watching = asyncio.create_task(
+            informer.run(parts.dispatcher, started=started, stop=informer_stop), name="informer"
+        )
+        sweeping = asyncio.create_task(parts.sweeper.run(settings.sweep_interval, started=started), name="sweeper")
+        port = await stack.enter_async_context(
+            serve(
+                host=settings.metrics_host,
+                port=settings.metrics_port,
+                registry=parts.metrics.registry,
+                healthy=lambda: "the watch has ended" if watching.done() else None,
+                ready=lambda: None if parts.sweeper.caught_up else "the first listing is not complete",
+            )
+        )
+        workers = [
+            asyncio.create_task(_work(parts.queue, parts.worker), name=f"worker-{number}")
+            for number in range(settings.workers)
+        ]
+        logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
+        await _first_of(stop, watching, started)
+        lost = not stop.is_set()
+        logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
+        await _drain(parts, workers, settings.shutdown_grace)
+        informer_stop.set()
+        sweeping.cancel()
+        await asyncio.wait([watching, sweeping], timeout=INFORMER_STOP_TIMEOUT)
+        if lost:
+            raise WatchLost("the watch on the API server was lost for good") from watching.exception()
+
+
+class WatchLost(Exception):  # noqa: N818 - it tells an event.
+    """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
+
+
+async def cluster_id(kube: KubeClient) -> str:
+    """Return kube-system's UID, which identifies a cluster for its lifetime."""
+    body = await kube.get(NAMESPACES.url(name="kube-system"))
+    if body is None:
+        raise KubeError(404, "namespace kube-system does not exist; set CLUSTER_ID")
+    return str(body["metadata"]["uid"])
+
+
+async def _work(queue: WorkQueue, worker: Worker) -> None:
+    while True:
+        try:
+            key = await queue.get()
+        except QueueClosed:
+            return
+        try:
+            await worker.process(key)
+        finally:
+            queue.done(key)
+
+
+async def _first_of(stop: asyncio.Event, watching: asyncio.Task[None], started: asyncio.Event) -> None:
+    """Wait for the stop signal or the end of the watch; take the signals back from kopf once it has set its own."""
+    install_signal_handlers(stop)
+    waiting = [asyncio.create_task(stop.wait()), watching]
+    opening = asyncio.create_task(started.wait())
+    await asyncio.wait([*waiting, opening], return_when=asyncio.FIRST_COMPLETED)
+    opening.cancel()
+    install_signal_handlers(stop)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    waiting[0].cancel()
+
+
+def install_signal_handlers(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _drain(parts: Parts, workers: list[asyncio.Task[None]], grace: float) -> None:
+    """Hand out no more keys, wait for what is under way, then close the fence and end what is left."""
+    parts.queue.close()
+    _, late = await asyncio.wait(workers, timeout=grace)
+    parts.fence.revoke()
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    if late:
+        logger.warning("Reconciles were cut off", extra={"count": len(late)})
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exit code 1 if it cannot start or loses the watch, 2 for a wrong setting."""
+    try:
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        sys.exit(_told(error, code=2))
+    configure_logging(settings.log_level, quiet=("kopf", "botocore", "urllib3", "asyncio"))
+    try:
+        server = ApiServer.load()
+        asyncio.run(run(settings, server, KopfInformer(server), asyncio.Event()))
+    except (KubeConfigError, StartupError, WatchLost) as error:
+        sys.exit(_told(error, code=1))
+
+
+def _told(error: Exception, *, code: int) -> int:
+    sys.stderr.write(f"secret-manager-controller: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The process's settings, all from environment variables, checked at the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from secret_manager_controller.errors import foreign
+
+DEFAULT_NAMESPACE = "microscaler-system"
+
+
+class SettingsError(Exception):
+    """An environment variable has a value that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one controller process.
+
+    Attributes:
+        namespace: `POD_NAMESPACE`: where the controller's own Secrets are.
+        metrics_port: `METRICS_PORT`: /metrics, /healthz and /readyz.
+        metrics_host: `METRICS_HOST`: the address that the port is opened on.
+        log_level: `LOG_LEVEL`, or the older implementation's `RUST_LOG`.
+        cluster_id: `CLUSTER_ID`: part of every owner mark; kube-system's UID if unset. Set it where a rebuilt cluster
+            has to keep its secrets.
+        cache_directory: `CACHE_DIRECTORY`: where artifacts (encrypted, as they are in Git) are kept.
+        workers: `WORKERS`: how many objects are reconciled at a time.
+        shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop waits for reconciles that are under way.
+        sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
+    """
+
+    namespace: str
+    metrics_port: int
+    metrics_host: str
+    log_level: str
+    cluster_id: str | None
+    cache_directory: Path
+    workers: int
+    shutdown_grace: float
+    sweep_interval: float
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings.
+
+        Raises:
+            SettingsError: names the variable, and what it may hold.
+        """
+        env = os.environ if environment is None else environment
+        return cls(
+            namespace=env.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
+            metrics_port=int(_number(env, "METRICS_PORT", 8080, least=0, most=65_535)),
+            metrics_host=env.get("METRICS_HOST") or "0.0.0.0",  # noqa: S104 - the kubelet and Prometheus come from outside.
+            log_level=_log_level(env),
+            cluster_id=env.get("CLUSTER_ID") or None,
+            cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
+            workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
+            shutdown_grace=_number(env, "SHUTDOWN_GRACE_SECONDS", 20, least=0, most=600),
+            sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:
+    raw = env.get(name) or str(default)
+    try:
+        value = float(raw)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise SettingsError(f"{name}={foreign(raw)!r}: expected a number from {least:g} to {most:g}")
+    return value
+
+
+_LEVELS = {
+    "trace": "DEBUG",
+    "debug": "DEBUG",
+    "info": "INFO",
+    "warn": "WARNING",
+    "warning": "WARNING",
+    "error": "ERROR",
+}
+
+
+def _log_level(env: Mapping[str, str]) -> str:
+    name = "LOG_LEVEL" if env.get("LOG_LEVEL") else "RUST_LOG"
+    raw = env.get(name) or "info"
+    # RUST_LOG may hold directives for modules, `info,hyper=warn`; the one without a module counts.
+    level = _LEVELS.get(next((part for part in raw.lower().split(",") if "=" not in part), "info"))
+    if level is None:
+        raise SettingsError(f"{name}={foreign(raw)!r}: expected one of {', '.join(_LEVELS)}")
+    return level

@@ -1,0 +1,78 @@
+"""Opens stores for objects: one provider for each distinct store and login, shared and closed when long unused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from secret_manager_controller.controller.secrets import SecretReader
+from secret_manager_controller.errors import PermanentError, Reason
+from secret_manager_controller.model.spec import Spec
+from secret_manager_controller.providers.protocol import CallObserver, Provider
+from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
+from secret_manager_controller.tenancy import Grants
+
+MAX_PROVIDERS = 256
+"""Most providers kept open; an AWS one takes 0.2 MB beside its threads."""
+CLOSE_DELAY = 600.0
+"""Seconds before an evicted provider is closed: longer than any reconcile that may still hold it."""
+
+
+class CachedStores:
+    """`Stores` for the controller: credentials come from Secrets, providers are cached by what they log in with."""
+
+    def __init__(self, reader: SecretReader, environment: Environment, on_call: CallObserver) -> None:
+        self._reader = reader
+        self._environment = environment
+        self._on_call = on_call
+        self._open: OrderedDict[tuple[str, ...], Provider] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def open(self, spec: Spec, grants: Grants) -> tuple[Provider, str]:
+        """Return the provider for an object's store and login, and the store's name.
+
+        Raises:
+            PermanentError: CredentialsUnavailable: the login is missing or incomplete.
+            RetryableError: CredentialsUnavailable: its Secret could not be read.
+        """
+        login, identity = Login(None), "ambient"
+        if (grant := grants.credentials) is not None:
+            secret = await self._reader.read(grant.namespace, grant.name, unavailable=Reason.CREDENTIALS_UNAVAILABLE)
+            if secret is None:
+                raise PermanentError(
+                    Reason.CREDENTIALS_UNAVAILABLE,
+                    f"Secret {grant.namespace}/{grant.name} does not exist; create it, or correct "
+                    f"spec.provider.{spec.provider.type}.auth.secretName",
+                )
+            login, identity = Login(secret.data), f"{grant.namespace}/{grant.name}/{secret.identity}"
+        store = store_name(spec.provider)
+        key = (store, identity, spec.provider.model_dump_json())
+        provider = self._open.get(key)
+        if provider is None:
+            # No await between the look-up and the insert: two objects never make two.
+            provider = PROVIDERS[spec.provider.type](spec.provider, login, self._environment, self._on_call)
+            self._open[key] = provider
+            self._evict()
+        self._open.move_to_end(key)
+        return provider, store
+
+    async def aclose(self) -> None:
+        """Close every provider."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, *(p.aclose() for p in self._open.values()), return_exceptions=True)
+        self._open.clear()
+
+    def _evict(self) -> None:
+        while len(self._open) > MAX_PROVIDERS:
+            _, provider = self._open.popitem(last=False)
+            task = asyncio.create_task(_close_later(provider))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+async def _close_later(provider: Provider) -> None:
+    try:
+        await asyncio.sleep(CLOSE_DELAY)
+    finally:
+        await provider.aclose()

@@ -1,0 +1,271 @@
+"""One key at a time: read the object, reconcile it, write its status once, say what changed, schedule the next time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lease_sharding.fence import Fence, OwnershipLost
+from secret_manager_controller.controller.events import changes_told, event_of, publish
+from secret_manager_controller.controller.kube import REQUEST_TIMEOUT, SECRET_MANAGER_CONFIGS, KubeClient, KubeError
+from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
+from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_POLICY, FINALIZER, RECONCILE
+from secret_manager_controller.model.report import Report
+from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
+from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
+from secret_manager_controller.reconcile import Reconciler, Request, Trace
+
+logger = logging.getLogger(__name__)
+
+RECONCILE_TIMEOUT = 300.0
+"""Seconds one reconcile may take: 2,000 creates at AWS's 50 a second take 40."""
+INTERVAL_JITTER = 0.1
+"""The interval is shortened or lengthened by up to this share, so that objects made together part."""
+STATUS_WRITE_TRIES = 3
+"""Each one reads the object anew after someone else changed it."""
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reconcile came to: a report, nothing to do (both None), or an error."""
+
+    report: Report | None = None
+    error: ControllerError | None = None
+
+    @property
+    def problem(self) -> ControllerError | None:
+        """What keeps the object from being ready, if anything does."""
+        return self.error or (report_error(self.report) if self.report is not None else None)
+
+
+class Worker:
+    """Works on one key from the queue after the other; several may share a queue."""
+
+    def __init__(
+        self,
+        *,
+        kube: KubeClient,
+        reconciler: Reconciler,
+        queue: WorkQueue,
+        fence: Fence,
+        metrics: Metrics,
+        gone: Callable[[str], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Make a worker.
+
+        Args:
+            kube: the API server.
+            reconciler: what drives a store towards Git.
+            queue: where keys come from and go back to.
+            fence: stands before every effect.
+            metrics: counts reconciles and secrets.
+            gone: told the key of an object that does not exist any more.
+            now: the time of day for status and Events.
+        """
+        self._kube = kube
+        self._reconciler = reconciler
+        self._queue = queue
+        self._fence = fence
+        self._metrics = metrics
+        self._gone = gone
+        self._now = now
+
+    async def process(self, key: str) -> None:
+        """Bring one object up to date and schedule its next time; no failure of one object leaves this method."""
+        try:
+            self._fence.check(0)
+            body = await self._kube.get(object_path(key))
+            if body is None:
+                self._gone(key)
+            elif body["metadata"].get("deletionTimestamp") is not None:
+                await self._finalize(key, body)
+            else:
+                await self._reconcile(key, body)
+        except OwnershipLost:
+            logger.info("Key dropped: ownership lost", extra={"object": key})
+            self._queue.discard(key)
+        except KubeError as error:
+            delay = self._queue.retry(key)
+            logger.warning(
+                "API server refused",
+                extra={"object": key, "status": error.status, "error": error.message, "retry_s": round(delay, 1)},
+            )
+        except Exception as error:  # noqa: BLE001 - the one net under all objects: it keeps the others going.
+            delay = self._queue.retry(key)
+            log_unexpected(error, key=key, retry=delay)
+
+    async def _reconcile(self, key: str, body: Body) -> None:
+        previous = parse_status(body.get("status") or {})
+        trace = Trace()
+        started = time.monotonic()
+        interval: float | None = None
+        try:
+            spec = parse_spec(body)
+            if spec.suspend:
+                self._queue.succeeded(key)
+                return
+            interval = spec.interval_seconds
+            body = await self._ensure_finalizer(body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
+            outcome = await self._attempt(request_of(body, spec, previous), trace, key=key)
+        except ConfigError as error:
+            outcome = Outcome(error=error)
+        attempt = Attempt(
+            generation=body["metadata"]["generation"],
+            handled_at=annotations_of(body).get(RECONCILE),
+            revision=trace.revision,
+            settled_key=trace.settled_key,
+        )
+        status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
+        body = await self._write_status(body, status)
+        self._record(key, outcome, status, time.monotonic() - started)
+        if (event := event_of(previous, status, outcome.report)) is not None:
+            self._fence.check(REQUEST_TIMEOUT)
+            await publish(self._kube, body, event, now=self._now())
+        self._schedule(key, outcome.problem, interval)
+
+    async def _attempt(self, request: Request, trace: Trace, *, key: str) -> Outcome:
+        try:
+            async with asyncio.timeout(RECONCILE_TIMEOUT):
+                return Outcome(report=await self._reconciler.reconcile(request, self._fence, trace))
+        except OwnershipLost:
+            raise
+        except ControllerError as error:
+            return Outcome(error=error)
+        except TimeoutError:
+            message = f"the reconcile did not end within {RECONCILE_TIMEOUT:g} s and was stopped"
+            return Outcome(error=RetryableError(Reason.STORE_UNAVAILABLE, message))
+        except Exception as error:  # noqa: BLE001 - told as InternalError by its type; the text may hold a value.
+            log_unexpected(error, key=key)
+            message = f"internal error ({type(error).__name__}); the controller's log says where"
+            return Outcome(error=RetryableError(Reason.INTERNAL_ERROR, message))
+
+    async def _finalize(self, key: str, body: Body) -> None:
+        if FINALIZER not in (body["metadata"].get("finalizers") or []):
+            self._queue.discard(key)
+            return
+        previous = parse_status(body.get("status") or {})
+        try:
+            if annotations_of(body).get(DELETION_POLICY) != DeletionPolicy.ORPHAN:
+                spec = parse_spec(body)
+                if spec.deletion_policy is DeletionPolicy.DELETE:
+                    report = await self._reconciler.cleanup(request_of(body, spec, previous), self._fence)
+                    if (failure := report.worst_failure) is not None:
+                        raise failure
+                    logger.info("Store cleaned up", extra={"object": key, "pruned": len(report.pruned)})
+            await self._ensure_finalizer(body, wanted=False)
+            self._queue.succeeded(key)
+        except ControllerError as error:
+            attempt = Attempt(generation=body["metadata"]["generation"])
+            hint = f"; to leave the store as it is, annotate the object with {DELETION_POLICY}=Orphan"
+            told = RetryableError(error.reason, f"cannot delete the secrets: {error.message}{hint}")
+            await self._write_status(body, summarize(previous, attempt, told, now=self._now()))
+            self._queue.retry(key)
+
+    async def _ensure_finalizer(self, body: Body, *, wanted: bool) -> Body:
+        finalizers = body["metadata"].get("finalizers") or []
+        if (FINALIZER in finalizers) == wanted:
+            return body
+        changed = [*finalizers, FINALIZER] if wanted else [name for name in finalizers if name != FINALIZER]
+        precondition = {"resourceVersion": body["metadata"]["resourceVersion"], "finalizers": changed}
+        self._fence.check(REQUEST_TIMEOUT)
+        return await self._kube.merge_patch(object_path(key_of(body)), {"metadata": precondition})
+
+    async def _write_status(self, body: Body, status: Status) -> Body:
+        """Write the status once, over the object as it was read, or as it is now if only its spec or metadata changed.
+
+        A status that someone else wrote meanwhile is never overwritten.
+        """
+        path, before = object_path(key_of(body)), body.get("status")
+        for _ in range(STATUS_WRITE_TRIES):
+            self._fence.check(REQUEST_TIMEOUT)
+            precondition = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}}
+            try:
+                return await self._kube.merge_patch(f"{path}/status", precondition | {"status": status.as_json()})
+            except KubeError as error:
+                current = await self._kube.get(path) if error.status in (404, 409) else None
+                if error.status not in (404, 409):
+                    raise
+                if current is None or current["metadata"]["uid"] != body["metadata"]["uid"]:
+                    return body  # It is gone; the watch says so.
+                if current.get("status") != before:
+                    raise
+                body = current
+        raise KubeError(409, "the object changes faster than its status can be written")
+
+    def _record(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
+        metrics, report, problem = self._metrics, outcome.report, outcome.problem
+        metrics.reconciliations.inc()
+        metrics.reconciliation_duration.observe(seconds)
+        metrics.set_managed(key, len(status.inventory))
+        if outcome.error is None:
+            metrics.secrets_synced.inc(status.secrets_synced)
+        if report is not None:
+            metrics.secrets_updated.inc(len(report.updated))
+        told = {"object": key, "revision": status.last_attempted_revision, "duration_s": round(seconds, 3)}
+        if problem is not None:
+            metrics.reconciliation_errors.labels(str(problem.reason)).inc()
+            logger.warning("Not ready", extra=told | {"reason": str(problem.reason), "error": problem.message})
+        elif report is not None and report.changed:
+            logger.info("Store updated", extra=told | {"changes": changes_told(report)})
+        else:
+            logger.debug("Nothing to do", extra=told)
+
+    def _schedule(self, key: str, problem: ControllerError | None, interval: float | None) -> None:
+        if isinstance(problem, RetryableError):
+            self._queue.retry(key, at_least=problem.retry_after)
+            return
+        self._queue.succeeded(key)
+        if interval is not None and not isinstance(problem, ConfigError):
+            self._queue.add_after(key, interval * (1 + random.uniform(-INTERVAL_JITTER, INTERVAL_JITTER)))  # noqa: S311 - jitter is no secret.
+
+
+def request_of(body: Body, spec: Spec, previous: Status) -> Request:
+    """Return what a reconcile needs of an object."""
+    metadata = body["metadata"]
+    return Request(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata["generation"],
+        spec=spec,
+        inventory=previous.inventory,
+        settled_key=previous.settled_key,
+        confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
+    )
+
+
+def annotations_of(body: Body) -> Mapping[str, str]:
+    """Return an object's annotations, none as an empty mapping."""
+    return body["metadata"].get("annotations") or {}
+
+
+def key_of(body: Body) -> str:
+    """Return an object's request key."""
+    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+
+
+def object_path(key: str) -> str:
+    """Return the API path of the object with that request key."""
+    namespace, _, name = key.partition("/")
+    return SECRET_MANAGER_CONFIGS.url(namespace, name)
+
+
+def log_unexpected(error: Exception, *, key: str, retry: float | None = None) -> None:
+    """Log a fault of ours by type and place; its text and its frames' variables may hold a value and are left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
+    logger.error(
+        "Internal error",
+        extra={"object": key, "error_type": type(error).__name__, "where": where, "retry_s": retry},
+    )

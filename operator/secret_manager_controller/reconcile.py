@@ -1,0 +1,232 @@
+"""One reconcile: gather, decide, act. The steps are numbered as in docs/architecture.md."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.apply import StoreSession, apply
+from secret_manager_controller.compare import VersionMemory, compare
+from secret_manager_controller.decrypt.decryptor import Decryptor
+from secret_manager_controller.decrypt.keyring import KeyRing
+from secret_manager_controller.errors import ConfigError, Reason
+from secret_manager_controller.model.desired import DesiredState, desired_state
+from secret_manager_controller.model.inventory import Inventory, settled
+from secret_manager_controller.model.names import STORE_RULES
+from secret_manager_controller.model.observed import ObservedState, OwnerMark
+from secret_manager_controller.model.plan import Plan, PlanPolicy, UpdatePolicy, cleanup_plan, make_plan, names_to_read
+from secret_manager_controller.model.report import Report
+from secret_manager_controller.model.secret import SecretName
+from secret_manager_controller.model.snapshot import Revision
+from secret_manager_controller.model.spec import Spec, not_implemented
+from secret_manager_controller.providers.protocol import Provider
+from secret_manager_controller.render.raw import render_raw
+from secret_manager_controller.sources.protocol import Source
+from secret_manager_controller.tenancy import Grants, authorize
+
+RENDERING_VERSION = "1"
+"""Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""
+
+
+class Keys(Protocol):
+    """Where SOPS keys come from."""
+
+    async def find(self, namespaces: tuple[str, ...]) -> KeyRing:
+        """Return the keys of the first namespace that has any, or an empty ring."""
+        ...
+
+
+class Stores(Protocol):
+    """Where providers come from."""
+
+    async def open(self, spec: Spec, grants: Grants) -> tuple[Provider, str]:
+        """Return the provider for an object's store and login, and the store's name for `VersionMemory`."""
+        ...
+
+
+class Owners(Protocol):
+    """Which owners live."""
+
+    async def living(self, marks: Collection[OwnerMark]) -> frozenset[OwnerMark]:
+        """Return those of the marks whose object exists, or may exist."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One object as it was read, and what it remembers.
+
+    Attributes:
+        triggers: what a user set to have many secrets pruned: a revision, or None.
+    """
+
+    namespace: str
+    name: str
+    generation: int
+    spec: Spec
+    inventory: Inventory
+    settled_key: str | None = None
+    confirm_prune: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The request key, `namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(slots=True)
+class Trace:
+    """How far a reconcile came; filled on the way, so that a failure can be told with it."""
+
+    revision: str | None = None
+    settled_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """What every reconcile needs; all of it shared by all objects."""
+
+    source: Source
+    keys: Keys
+    stores: Stores
+    owners: Owners
+    decryptor: Decryptor
+    cluster: str
+    controller_namespace: str
+    memory: VersionMemory = field(default_factory=VersionMemory)
+
+    async def reconcile(self, request: Request, fence: Fence, trace: Trace) -> Report | None:
+        """Make the store equal to Git.
+
+        Returns:
+            What was done, or None where the store still holds what was recorded and nothing else changed: no value was
+            read, nothing fetched or decrypted.
+
+        Raises:
+            ControllerError: nothing was written; see `secret_manager_controller.errors`.
+            OwnershipLost: the fence closed.
+        """
+        prepared = await self.prepare(request, trace)
+        if prepared is None:
+            return None
+        session = StoreSession(
+            provider=prepared.provider,
+            store=prepared.store,
+            mark=self.mark(request),
+            revision=prepared.revision.revision,
+            fence=fence,
+            memory=self.memory,
+        )
+        return await apply(prepared.plan, request.inventory, session)
+
+    async def prepare(self, request: Request, trace: Trace) -> Prepared | None:
+        """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""
+        spec, me = request.spec, self.mark(request)
+        if (missing := not_implemented(spec)) is not None:
+            raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
+        grants = authorize(spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
+        revision = await self.source.resolve(grants.source)
+        trace.revision = revision.revision
+        keys = await self.keys.find(grants.key_namespaces)
+        trace.settled_key = settled_key(request, revision, keys)
+        provider, store = await self.stores.open(spec, grants)
+        recorded = frozenset(request.inventory)
+        observed: ObservedState | None = None
+        if request.settled_key == trace.settled_key:
+            observed = await provider.observe(recorded, mark=me)
+            create_only = spec.update_policy is UpdatePolicy.CREATE_ONLY
+            if settled(request.inventory, observed, me=me, ignore_versions=create_only):
+                return None
+        desired = await self._desired(request, revision, keys)
+        names = recorded | desired.secrets.keys()
+        if observed is None or names != recorded:
+            observed = await provider.observe(names, mark=me)
+        plan = await self._plan(request, revision, desired, observed, provider, store)
+        return Prepared(plan, provider, store, revision)
+
+    async def cleanup(self, request: Request, fence: Fence) -> Report:
+        """Delete everything that the object owns in its store, for `deletionPolicy: Delete`.
+
+        Raises:
+            ControllerError: the store could not be opened or looked at; nothing was deleted.
+            OwnershipLost: the fence closed.
+        """
+        me = self.mark(request)
+        grants = authorize(request.spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
+        provider, store = await self.stores.open(request.spec, grants)
+        observed = await provider.observe(frozenset(request.inventory), mark=me)
+        session = StoreSession(provider=provider, store=store, mark=me, revision="", fence=fence, memory=self.memory)
+        return await apply(cleanup_plan(observed, me), request.inventory, session)
+
+    def mark(self, request: Request) -> OwnerMark:
+        """Return the owner mark of an object."""
+        return OwnerMark(self.cluster, request.key)
+
+    async def _desired(self, request: Request, revision: Revision, keys: KeyRing) -> DesiredState:
+        secrets = request.spec.secrets
+        async with self.source.fetch(revision) as snapshot:
+            plaintext = await asyncio.to_thread(
+                render_raw,
+                snapshot,
+                environment=secrets.environment,
+                base_path=secrets.base_path,
+                read_document=lambda data, format, path: self.decryptor.read(  # noqa: A006 - the decryptor's own name.
+                    data, format=format, path=path, keys=keys
+                ),
+            )
+        rules = STORE_RULES[request.spec.provider.type]
+        return desired_state(plaintext, prefix=secrets.prefix, suffix=secrets.suffix, rules=rules)
+
+    async def _plan(
+        self,
+        request: Request,
+        revision: Revision,
+        desired: DesiredState,
+        observed: ObservedState,
+        provider: Provider,
+        store: str,
+    ) -> Plan:
+        me = self.mark(request)
+        others = {remote.mark for remote in observed.secrets.values() if remote.mark is not None} - {me}
+        policy = PlanPolicy(
+            me=me,
+            living_owners=await self.owners.living(others),
+            adoption=request.spec.adoption,
+            update_policy=request.spec.update_policy,
+            prune=request.spec.prune,
+            prune_confirmed=request.confirm_prune == revision.revision,
+        )
+        verdicts = await compare(
+            names_to_read(desired, observed, request.inventory, policy),
+            desired,
+            provider=provider,
+            store=store,
+            memory=self.memory,
+            remembered_ok=_as_recorded(observed, request.inventory),
+        )
+        return make_plan(desired, observed, request.inventory, policy, verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan and what carries it out."""
+
+    plan: Plan
+    provider: Provider
+    store: str
+    revision: Revision
+
+
+def settled_key(request: Request, revision: Revision, keys: KeyRing) -> str:
+    """Return the fingerprint of all that decides the desired state: spec, source, keys, and how we render."""
+    parts = (RENDERING_VERSION, str(request.generation), revision.digest, keys.id, request.confirm_prune or "")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _as_recorded(observed: ObservedState, inventory: Inventory) -> frozenset[SecretName]:
+    remotes: Mapping[SecretName, object] = {n: r.version for n, r in observed.secrets.items()}
+    return frozenset(name for name, entry in inventory.items() if remotes.get(name) == entry.version)
