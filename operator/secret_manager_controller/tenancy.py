@@ -62,7 +62,8 @@ def authorize(spec: Spec, *, namespace: str, controller_namespace: str) -> Grant
         if credentials.namespace not in (namespace, controller_namespace):
             raise AccessDenied(
                 f"spec.provider.{spec.provider.type}.auth.secretNamespace {foreign(credentials.namespace)!r} is "
-                f"neither the object's own namespace nor the controller's ({controller_namespace!r}); move the Secret there"
+                f"neither the object's own namespace nor the controller's ({controller_namespace!r}); move the Secret "
+                "there"
             )
     return Grants(
         source=SourceGrant(reference.kind, reference.namespace or namespace, reference.name),

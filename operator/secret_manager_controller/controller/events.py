@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from secret_manager_controller.controller.kube import EVENTS, KubeClient, KubeError
 from secret_manager_controller.errors import Reason
+from secret_manager_controller.kube import EVENTS, KubeClient, KubeError
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.status import READY, Status
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import kopf
 
-from secret_manager_controller.controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, ApiServer, ResourcePath
+from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, ApiServer, ResourcePath
 
 Body = Mapping[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import secrets
 
-from secret_manager_controller.controller.kube import SECRETS, KubeClient, KubeError
 from secret_manager_controller.controller.secrets import SecretData, SecretReader, parse_secret
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason
+from secret_manager_controller.kube import SECRETS, KubeClient, KubeError
 from secret_manager_controller.model.secret import HashKey
 
 SOPS_SECRET_NAMES = ("sops-private-key", "sops-gpg-key", "gpg-key")

@@ -21,13 +21,6 @@ from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
 from secret_manager_controller.controller.keys import KeyRings, load_hash_key
-from secret_manager_controller.controller.kube import (
-    NAMESPACES,
-    ApiServer,
-    KubeClient,
-    KubeConfigError,
-    KubeError,
-)
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
@@ -39,6 +32,13 @@ from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.errors import ControllerError
+from secret_manager_controller.kube import (
+    NAMESPACES,
+    ApiServer,
+    KubeClient,
+    KubeConfigError,
+    KubeError,
+)
 from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from secret_manager_controller.controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
 from secret_manager_controller.model.observed import OwnerMark
 
 

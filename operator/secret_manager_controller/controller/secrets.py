@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from secret_manager_controller.controller.kube import SECRETS, KubeClient, KubeError
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
+from secret_manager_controller.kube import SECRETS, KubeClient, KubeError
 
 SECRET_TTL = 15.0
 """Seconds a Secret is used before it is read again: a rotated key or login works after that long."""

@@ -10,8 +10,8 @@ import asyncio
 import logging
 
 from secret_manager_controller.controller.dispatch import Dispatcher
-from secret_manager_controller.controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError, ResourcePath
 from secret_manager_controller.controller.watched_sources import SOURCE_PATHS
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError, ResourcePath
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from secret_manager_controller.controller.cache import SourceKey
-from secret_manager_controller.controller.kube import GIT_REPOSITORIES, KubeClient, KubeError, ResourcePath
 from secret_manager_controller.errors import Reason, RetryableError
+from secret_manager_controller.kube import GIT_REPOSITORIES, KubeClient, KubeError, ResourcePath
 from secret_manager_controller.sources.protocol import SourceReference
 
 SOURCE_PATHS: Mapping[str, ResourcePath] = {"GitRepository": GIT_REPOSITORIES}

@@ -14,10 +14,10 @@ from typing import Any
 
 from lease_sharding.fence import Fence, OwnershipLost
 from secret_manager_controller.controller.events import changes_told, event_of, publish
-from secret_manager_controller.controller.kube import REQUEST_TIMEOUT, SECRET_MANAGER_CONFIGS, KubeClient, KubeError
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
+from secret_manager_controller.kube import REQUEST_TIMEOUT, SECRET_MANAGER_CONFIGS, KubeClient, KubeError
 from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_POLICY, FINALIZER, RECONCILE
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
