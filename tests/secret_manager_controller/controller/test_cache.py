@@ -1,0 +1,75 @@
+"""The slim cache: what counts as a change, and who hangs on which source."""
+
+import copy
+
+import pytest
+
+from secret_manager_controller.controller.cache import ObjectCache, SourceKey, record_of
+
+BODY = {
+    "metadata": {
+        "namespace": "team-a",
+        "name": "idam",
+        "uid": "u1",
+        "generation": 1,
+        "resourceVersion": "10",
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "…"},
+    },
+    "spec": {"sourceRef": {"name": "repo", "namespace": "flux-system"}},
+    "status": {"secretsSynced": 1},
+}
+REPO = SourceKey("GitRepository", "flux-system", "repo")
+
+
+def changed(**paths):
+    body = copy.deepcopy(BODY)
+    for path, value in paths.items():
+        *parents, last = path.split("__")
+        place = body
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [
+        pytest.param(changed(metadata__resourceVersion="11", status={"secretsSynced": 2}), False, id="our status write"),
+        pytest.param(changed(metadata__annotations={"unrelated": "x"}), False, id="an unrelated annotation"),
+        pytest.param(changed(metadata__generation=2), True, id="the spec"),
+        pytest.param(changed(metadata__uid="u2"), True, id="deleted and made again"),
+        pytest.param(changed(metadata__deletionTimestamp="2026-01-01T00:00:00Z"), True, id="deletion"),
+        pytest.param(
+            changed(metadata__annotations={"secret-management.microscaler.io/reconcile": "1"}), True, id="a request"
+        ),
+    ],
+)
+def test_only_what_can_trigger_a_reconcile_counts_as_a_change(body, counts):
+    cache = ObjectCache()
+    assert cache.put(record_of(BODY))
+    assert cache.put(record_of(body)) is counts
+
+
+def test_objects_are_found_by_their_source_as_long_as_they_refer_to_it():
+    cache = ObjectCache()
+    cache.put(record_of(BODY))
+    assert cache.using(REPO) == ("team-a/idam",)
+    cache.put(record_of(changed(metadata__generation=2, spec={"sourceRef": {"name": "mine"}})))
+    assert cache.using(REPO) == ()
+    assert cache.using(SourceKey("GitRepository", "team-a", "mine")) == ("team-a/idam",)
+    cache.remove("team-a/idam")
+    cache.remove("team-a/idam")
+    assert (len(cache), cache.using(SourceKey("GitRepository", "team-a", "mine"))) == (0, ())
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"sourceRef": {}}, {"sourceRef": "x"}, []])
+def test_a_malformed_spec_has_no_source_and_breaks_nothing(spec):
+    assert record_of(changed(spec=spec)).source is None
+
+
+def test_ghosts_are_records_without_an_object():
+    cache = ObjectCache()
+    cache.put(record_of(BODY))
+    cache.put(record_of(changed(metadata__name="other")))
+    assert cache.ghosts({"team-a/other"}) == ("team-a/idam",)

@@ -1,0 +1,132 @@
+"""Status: what is written after each outcome, and what survives a malformed one."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.model.inventory import InventoryEntry
+from secret_manager_controller.model.plan import Conflict
+from secret_manager_controller.model.report import Failure, Report
+from secret_manager_controller.model.status import Attempt, Condition, Status, parse_status, report_error, summarize
+
+T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+T1 = datetime(2026, 1, 2, 3, 9, 5, tzinfo=UTC)
+ATTEMPT = Attempt(generation=3, handled_at="1700000000", revision="main@sha1:abc", settled_key="key-1")
+ENTRY = InventoryEntry("db", "v1", "h1")
+
+
+def report(**changes):
+    return Report(**{"inventory": {"db": ENTRY}, "synced": 1, "wanted": 1, "created": ("db",)} | changes)
+
+
+def conditions_of(status):
+    return {condition.type: (condition.status, condition.reason) for condition in status.conditions}
+
+
+def test_a_complete_report_is_ready_and_records_all_that_the_next_pass_needs():
+    status = summarize(Status(), ATTEMPT, report(), now=T0)
+    assert status == Status(
+        observed_generation=3,
+        last_reconcile_time="2026-01-02T03:04:05Z",
+        last_handled_reconcile_at="1700000000",
+        last_attempted_revision="main@sha1:abc",
+        last_applied_revision="main@sha1:abc",
+        settled_key="key-1",
+        secrets_synced=1,
+        inventory={"db": ENTRY},
+        conditions=(
+            Condition("Ready", "True", "ReconciliationSucceeded", "Synced 1 secrets", 3, "2026-01-02T03:04:05Z"),
+        ),
+    )
+
+
+def test_a_pass_without_work_changes_only_the_time():
+    first = summarize(Status(), ATTEMPT, report(orphans=("old",)), now=T0)
+    second = summarize(first, ATTEMPT, None, now=T1)
+    assert second.last_reconcile_time == "2026-01-02T03:09:05Z"
+    assert (second.conditions, second.inventory, second.settled_key) == (
+        first.conditions, first.inventory, first.settled_key,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(RetryableError(Reason.SOURCE_NOT_READY, "m"), "Reconciling", id="retryable"),
+        pytest.param(PermanentError(Reason.DECRYPTION_FAILED, "m"), "Stalled", id="permanent"),
+        pytest.param(ConfigError("m"), "Stalled", id="config"),
+        pytest.param(RetryableError(Reason.INTERNAL_ERROR, "m"), "Reconciling", id="internal"),
+    ],
+)
+def test_an_error_before_any_write_keeps_the_inventory(error, expected):
+    before = summarize(Status(), ATTEMPT, report(), now=T0)
+    after = summarize(before, Attempt(generation=4), error, now=T1)
+    assert conditions_of(after) == {"Ready": ("False", error.reason), expected: ("True", error.reason)}
+    assert (after.inventory, after.secrets_synced, after.settled_key) == ({"db": ENTRY}, 1, "key-1")
+    assert (after.observed_generation, after.last_applied_revision) == (4, "main@sha1:abc")
+    assert after.last_handled_reconcile_at == "1700000000"
+
+
+def test_partial_success_is_told_and_not_settled():
+    denied = PermanentError(Reason.STORE_ACCESS_DENIED, "no PutSecretValue on 'b'")
+    partial = report(synced=25, wanted=50, failures=(Failure("b", denied),), left=24)
+    status = summarize(Status(settled_key="old", last_applied_revision="old"), ATTEMPT, partial, now=T0)
+    assert status.condition("Ready").message == "Synced 25 of 50 secrets; 25 not written: no PutSecretValue on 'b'"
+    assert (status.secrets_synced, status.settled_key, status.last_applied_revision) == (25, None, "old")
+    assert conditions_of(status) == {
+        "Ready": ("False", "StoreAccessDenied"), "Stalled": ("True", "StoreAccessDenied"),
+    }  # fmt: skip
+
+
+def test_a_retryable_failure_decides_over_a_permanent_one():
+    failures = (
+        Failure("a", PermanentError(Reason.STORE_ACCESS_DENIED, "p")),
+        Failure("b", RetryableError(Reason.RATE_LIMITED, "r", retry_after=7)),
+    )
+    error = report_error(report(failures=failures))
+    assert isinstance(error, RetryableError)
+    assert error.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "told"),
+    [
+        pytest.param({"conflicts": (Conflict("db", "'db' is managed"),)}, "Conflict", "1 in conflict: 'db'", id="conflict"),
+        pytest.param({"held": ("x", "y")}, "PruneBlocked", "confirm-prune", id="held"),
+    ],
+)
+def test_what_a_human_must_decide_is_stalled(changes, reason, told):
+    status = summarize(Status(), ATTEMPT, report(**changes), now=T0)
+    assert conditions_of(status) == {"Ready": ("False", reason), "Stalled": ("True", reason)}
+    assert told in status.condition("Ready").message
+    assert status.settled_key is None
+
+
+def test_the_transition_time_moves_only_with_the_status():
+    first = summarize(Status(), ATTEMPT, PermanentError(Reason.CONFLICT, "a"), now=T0)
+    second = summarize(first, ATTEMPT, PermanentError(Reason.BUILD_FAILED, "b"), now=T1)
+    third = summarize(second, ATTEMPT, report(), now=T1)
+    times = [status.condition("Ready").last_transition_time for status in (first, second, third)]
+    assert times == ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z", "2026-01-02T03:09:05Z"]
+
+
+def test_a_status_survives_being_stored():
+    status = summarize(Status(), ATTEMPT, report(), now=T0)
+    assert parse_status(status.as_json()) == status
+    assert parse_status({}) == Status()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["name", "version", "sourceHash", "type", "status"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Status().as_json())), JSON))
+def test_any_stored_status_can_be_read(raw):
+    summarize(parse_status(raw), ATTEMPT, report(), now=T0)
