@@ -1,0 +1,127 @@
+"""Read one file: decrypt and verify it if it is a SOPS file, parse it if it is not."""
+
+from __future__ import annotations
+
+from secret_manager_controller.decrypt.cipher import looks_encrypted
+from secret_manager_controller.decrypt.datakey import DataKeys
+from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, Document, Format, Leaf
+from secret_manager_controller.decrypt.formats.registry import READERS, sops_container
+from secret_manager_controller.decrypt.formats.tree import FormatReader
+from secret_manager_controller.decrypt.keyring import KeyRing
+from secret_manager_controller.decrypt.metadata import parse_metadata
+from secret_manager_controller.decrypt.refusal import RefusedError, failed, invalid
+from secret_manager_controller.decrypt.scalars import authenticated
+from secret_manager_controller.decrypt.sops import OpenLeaf, open_leaves, plain_leaves
+from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.model.secret import HashKey, SecretValue, SourceHash, hash_ciphertext
+
+DEFAULT_CACHE_SIZE = 4096
+"""Data keys, 32 bytes each, in a process: one for each file of a large installation."""
+
+
+class Decryptor:
+    """Reads files, SOPS-encrypted or not. Thread-safe; synchronous and bound by the CPU.
+
+    Args:
+        hash_key: makes the source hashes of what is not encrypted.
+        gpg: the GnuPG program, a path or a name on PATH; started for PGP recipients only.
+        cache_size: how many unwrapped data keys are kept in memory.
+    """
+
+    def __init__(self, hash_key: HashKey, *, gpg: str = "gpg", cache_size: int = DEFAULT_CACHE_SIZE) -> None:
+        self._hash_key = hash_key
+        self._data_keys = DataKeys(gpg=gpg, cache_size=cache_size)
+
+    def read(self, data: bytes, *, format: Format, path: str, keys: KeyRing) -> Document:  # noqa: A002 - the term.
+        """Return the leaves of a file.
+
+        A file with SOPS metadata is decrypted, and its MAC verified; any other file is parsed as it
+        is. Nothing of a file is returned unless all of it is right. No network is used.
+
+        Args:
+            data: the whole file.
+            format: what the file's name says that it is.
+            path: the file in its source, for messages.
+            keys: the private keys to decrypt with.
+
+        Raises:
+            PermanentError: InvalidDocument if the file is not of that format, passes a limit or has
+                SOPS metadata that is unknown; DecryptionFailed if it does not decrypt or was
+                changed. Never with a value in it.
+            RetryableError: KeyUnavailable if the file is encrypted and there is no key at all.
+        """
+        try:
+            return self._read(data, format, keys)
+        except RefusedError as refused:
+            reason, message, retryable = refused.reason, refused.message, refused.retryable
+        message = f"{foreign(path)}: {message}{_hint(data, format, reason)}"
+        raise RetryableError(reason, message) if retryable else PermanentError(reason, message)
+
+    def _read(self, data: bytes, format: Format, keys: KeyRing) -> Document:  # noqa: A002 - the term.
+        if len(data) > MAX_FILE_BYTES:
+            raise invalid(f"it is larger than {MAX_FILE_BYTES} bytes")
+        reader = READERS[format]
+        documents = reader.parse(data)
+        block = reader.detach_metadata(documents)
+        if block is None:
+            if format is Format.BINARY:
+                _check_plain_binary(data)
+            leaves = plain_leaves(documents)
+        else:
+            metadata = parse_metadata(block)
+            leaves = open_leaves(documents, metadata, self._data_keys.unwrap(metadata, keys))
+            if format is Format.BINARY:
+                _check_once(leaves)
+        return Document(
+            format=format,
+            encrypted=block is not None,
+            leaves=tuple(self._leaf(leaf, reader) for leaf in leaves),
+        )
+
+    def _leaf(self, leaf: OpenLeaf, reader: FormatReader) -> Leaf:
+        value = reader.printed(leaf.value)
+        return Leaf(
+            path=leaf.path,
+            value=SecretValue(value),
+            source_hash=self._source_hash(leaf, value),
+            encrypted=leaf.ciphertext is not None,
+            document=leaf.document,
+        )
+
+    def _source_hash(self, leaf: OpenLeaf, value: bytes) -> SourceHash:
+        """Hash document, path and input, so that no two places of a file have one hash."""
+        where = [str(leaf.document).encode()]
+        where += [f"[{part}]".encode() if isinstance(part, int) else f".{part}".encode() for part in leaf.path]
+        if leaf.ciphertext is None:
+            return self._hash_key.of_plaintext(*where, value)
+        return hash_ciphertext(*where, leaf.ciphertext.encode())
+
+
+def _check_plain_binary(data: bytes) -> None:
+    """Refuse a file that is taken as it is and would bring ciphertext into a store.
+
+    Raises:
+        RefusedError: it is a SOPS file of another format, or one without its metadata.
+    """
+    container = sops_container(data)
+    if container is not None:
+        raise invalid(f"it is a SOPS file of format {container}, not binary")
+    if looks_encrypted(data) or b'"ENC[AES256_GCM,' in data:
+        raise failed("it is encrypted, but has no SOPS metadata; restore it from Git")
+
+
+def _check_once(leaves: list[OpenLeaf]) -> None:
+    """Refuse a binary file whose content is a SOPS file again.
+
+    Raises:
+        RefusedError: it is.
+    """
+    for leaf in leaves:
+        if sops_container(authenticated(leaf.value)):
+            raise failed("it is encrypted twice; decrypt it once with `sops` and commit that")
+
+
+def _hint(data: bytes, format: Format, reason: Reason) -> str:  # noqa: A002 - the term.
+    """Return what else may be wrong with a file that is not what its name says."""
+    container = sops_container(data) if reason is Reason.INVALID_DOCUMENT else None
+    return f" (by its content it is a SOPS file of format {container})" if container not in (None, format) else ""

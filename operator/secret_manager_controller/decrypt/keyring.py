@@ -1,0 +1,168 @@
+"""Private keys, and reading them from what a Kubernetes Secret holds."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from secret_manager_controller.decrypt import age, openpgp
+from secret_manager_controller.decrypt.openpgp import Protection, SecretKey
+from secret_manager_controller.errors import PermanentError, Reason
+
+MAX_MATERIAL_BYTES = 1 << 20
+"""A Kubernetes Secret holds no more."""
+
+_EXPECTED = (
+    "expected an armored PGP private key (`gpg --armor --export-secret-keys`) or AGE-SECRET-KEY-1… lines (`age-keygen`)"
+)
+_PGP_BEGIN = f"-----BEGIN {openpgp.PRIVATE_KEY_BLOCK}-----"
+_PGP_END = f"-----END {openpgp.PRIVATE_KEY_BLOCK}-----"
+
+# Separates the data-key cache of one process: see `KeyRing.seal`.
+_PROCESS_KEY = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyRing:
+    """The private keys that one object may decrypt with. Never printed or pickled."""
+
+    age: tuple[age.AgeIdentity, ...] = ()
+    pgp: tuple[SecretKey, ...] = ()
+
+    @classmethod
+    def parse(cls, materials: Iterable[bytes]) -> KeyRing:
+        """Read keys; each material holds PGP private key blocks, age identities or both.
+
+        Blank lines and lines that begin with `#` are skipped between keys. A key that comes twice
+        counts once.
+
+        Raises:
+            PermanentError: KeyUnavailable; a material is something else, is damaged, or is a key
+                that cannot be used without a passphrase, a card or a plug-in. The message counts
+                materials from 1 and never shows their content.
+        """
+        identities: dict[str, age.AgeIdentity] = {}
+        keys: dict[str, SecretKey] = {}
+        for number, material in enumerate(materials, 1):
+            found = _Material(number, material)
+            identities |= {identity.recipient: identity for identity in found.identities()}
+            keys |= {key.fingerprint: key for key in found.secret_keys()}
+        return cls(age=tuple(identities.values()), pgp=tuple(keys.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self.age or self.pgp)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a KeyRing is not pickled: private keys stay in memory")
+
+    @property
+    def public_names(self) -> tuple[str, ...]:
+        """The age recipients and PGP fingerprints, for messages."""
+        return (
+            *(f"age {identity.recipient}" for identity in self.age),
+            *(f"PGP {key.fingerprint}" for key in self.pgp),
+        )
+
+    @property
+    def id(self) -> str:
+        """32 hex digits that name this set of keys, whatever their order: a hash of public parts."""
+        return hashlib.sha256("\n".join(sorted(self.public_names)).encode()).hexdigest()[:32]
+
+    @property
+    def seal(self) -> bytes:
+        """An HMAC of the private parts under a key of this process: names what a cache may give.
+
+        Unlike `id` it cannot be had with public keys alone. A PGP key's public part is not checked
+        against its secret part, so whoever can hand in a key could forge the id of another's ring.
+        """
+        parts = sorted([identity.secret.encode() for identity in self.age] + [key.packets for key in self.pgp])
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.digest(_PROCESS_KEY, framed, "sha256")
+
+
+class _Material:
+    """One value of a Secret, split into age lines and PGP blocks."""
+
+    def __init__(self, number: int, data: bytes) -> None:
+        self._number = number
+        if len(data) > MAX_MATERIAL_BYTES:
+            raise self._refused(f"is larger than {MAX_MATERIAL_BYTES} bytes")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = None
+        if text is None:
+            raise self._refused(f"is not text; {_EXPECTED}")
+        self._lines: list[str] = []
+        self._blocks: list[str] = []
+        self._split(text.replace("\r\n", "\n"))
+        if not self._lines and not self._blocks:
+            raise self._refused(f"holds no key; {_EXPECTED}")
+
+    def _refused(self, what: str) -> PermanentError:
+        return PermanentError(Reason.KEY_UNAVAILABLE, f"SOPS key {self._number} {what}")
+
+    def _split(self, text: str) -> None:
+        block: list[str] | None = None
+        for raw in text.split("\n"):
+            line = raw.strip()
+            if block is not None:
+                block.append(line)
+                if line == _PGP_END:
+                    self._blocks.append("\n".join(block))
+                    block = None
+            elif line == _PGP_BEGIN:
+                block = [line]
+            elif line.startswith(age.IDENTITY_PREFIX):
+                self._lines.append(line)
+            elif line and not line.startswith("#"):
+                raise self._refused(self._what_it_is(line))
+        if block is not None:
+            raise self._refused(f"has no `{_PGP_END}` line")
+
+    @staticmethod
+    def _what_it_is(line: str) -> str:
+        for beginning, name in age.OTHER_IDENTITIES.items():
+            if line.startswith(beginning):
+                return f"is {name}, which this controller cannot use; {_EXPECTED}"
+        if line.startswith("-----BEGIN PGP PUBLIC KEY BLOCK-----"):
+            return f"is a PGP public key; {_EXPECTED}"
+        return f"is no key that this controller knows; {_EXPECTED}"
+
+    def identities(self) -> Iterable[age.AgeIdentity]:
+        for line in self._lines:
+            identity = age.AgeIdentity.parse(line)
+            if identity is None:
+                raise self._refused("has an age key that is damaged: its checksum does not match")
+            yield identity
+
+    def secret_keys(self) -> Iterable[SecretKey]:
+        for block in self._blocks:
+            problem, keys = None, []
+            try:
+                (content,) = openpgp.dearmor(block, openpgp.PRIVATE_KEY_BLOCK)
+                keys = openpgp.secret_keys(content)
+            except openpgp.MalformedError as error:
+                problem = str(error)
+            if problem is not None:
+                raise self._refused(f"has a PGP block that {problem}; {_EXPECTED}")
+            for key in keys:
+                self._check(key)
+                yield key
+
+    def _check(self, key: SecretKey) -> None:
+        if key.key_ids:
+            return
+        if Protection.PASSPHRASE in key.protections:
+            what = (
+                "is protected by a passphrase, which nobody can type here; remove it "
+                "(`gpg --edit-key`, `passwd`) in a copy and export that"
+            )
+        elif Protection.ABSENT in key.protections:
+            what = "has no secret part: it is on a card, or was left out on export"
+        else:
+            what = "has no key that can decrypt; add an encryption subkey"
+        raise self._refused(f"(PGP {key.fingerprint}) {what}")
