@@ -1,0 +1,236 @@
+"""The stores: which one, how to log in to it, and what its secrets are like.
+
+An option that is absent is not managed: what the store has there stays as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from secret_manager_controller.model.spec.auth import AwsAuth, AzureAuth, GcpAuth
+from secret_manager_controller.model.spec.base import Block, FromJson, Rule, Why, text
+
+_LOGIN = "How to log in; by default {default}."
+
+# https://cloud.google.com/resource-manager/docs/creating-managing-projects; older ones have a domain before a colon.
+ProjectId = Annotated[str, text(r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$", longest=100)]
+GcpLocation = Annotated[str, text("^[a-z]+-[a-z]+[0-9]+$", longest=63)]
+CryptoKeyName = Annotated[
+    str,
+    text("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", longest=512),
+]
+# https://cloud.google.com/secret-manager/docs/creating-and-accessing-secrets#labels: of 64, some are our owner marks.
+GcpLabelValue = Annotated[str, text("^[a-z0-9_-]*$", longest=63)]
+GCP_MAX_LABELS = 50
+
+# https://docs.aws.amazon.com/general/latest/gr/rande.html; it becomes part of a host name.
+AwsRegion = Annotated[str, text("^[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}$", longest=32)]
+# https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html: of 50, some are our owner marks.
+AwsTagValue = Annotated[str, text(longest=256)]
+AWS_MAX_TAGS = 40
+
+# https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates; it becomes part of a host name.
+VaultName = Annotated[str, text("^[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]$", longest=24)]
+# Of a Key Vault secret's 15 tags, some are our owner marks.
+AzureTagValue = Annotated[str, text(longest=256)]
+AZURE_MAX_TAGS = 10
+UtcTime = Annotated[
+    str,
+    text(
+        "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$",
+        longest=20,
+    ),
+]
+
+
+class ProviderType(enum.StrEnum):
+    """Whose store it is."""
+
+    GCP = "gcp"
+    AWS = "aws"
+    AZURE = "azure"
+
+
+class CustomerManagedEncryption(Block):
+    """A key of the customer's own."""
+
+    kms_key_name: CryptoKeyName = Field(
+        description="Cloud KMS key: projects/…/locations/…/keyRings/…/cryptoKeys/….",
+    )
+
+
+class AutomaticReplication(Block):
+    """Google chooses where the secret is kept."""
+
+    customer_managed_encryption: CustomerManagedEncryption | None = Field(
+        default=None, description="Key of your own to encrypt with; it must be in the location global."
+    )
+
+
+class Replica(Block):
+    """One place where the secret is kept."""
+
+    location: GcpLocation = Field(description="Location, such as europe-west1.")
+    customer_managed_encryption: CustomerManagedEncryption | None = Field(
+        default=None, description="Key of your own to encrypt with; it must be in this location."
+    )
+
+
+class UserManagedReplication(Block):
+    """The secret is kept in the given places only."""
+
+    replicas: FromJson[tuple[Replica, ...]] = Field(
+        min_length=1,
+        max_length=20,
+        description="Where the secret is kept.",
+    )
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.replicas.all(one, self.replicas.exists_one(other, other.location == one.location))",
+            holds=lambda block: len({replica.location for replica in block.replicas}) == len(block.replicas),
+            message="name a location twice; list each one once",
+            field="replicas",
+        ),
+    )
+
+
+class Replication(Block):
+    """Where a secret is kept: exactly one of the two."""
+
+    automatic: AutomaticReplication | None = Field(default=None, description="Google chooses the places.")
+    user_managed: UserManagedReplication | None = Field(default=None, description="Only in the given places.")
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="has(self.automatic) != has(self.userManaged)",
+            holds=lambda block: (block.automatic is None) != (block.user_managed is None),
+            message="must have exactly one of automatic and userManaged",
+        ),
+    )
+
+
+class GcpStore(Block):
+    """Google Secret Manager."""
+
+    project_id: ProjectId = Field(description="Project that holds the secrets.")
+    auth: GcpAuth | None = Field(default=None, description=_LOGIN.format(default="the workload's identity"))
+    location: GcpLocation | None = Field(
+        default=None, description="Makes the secrets regional ones of this location. Not with replication."
+    )
+    replication: Replication | None = Field(
+        default=None, description="Where new secrets are kept; automatic by default. A secret never moves."
+    )
+    labels: Mapping[str, GcpLabelValue] | None = Field(
+        default=None, max_length=GCP_MAX_LABELS, description="Labels of every secret, beside the owner marks."
+    )
+    keep_versions: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="How many versions of a secret to keep; older ones are disabled and later destroyed.",
+    )
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.location) || !has(self.replication)",
+            holds=lambda store: store.location is None or store.replication is None,
+            message="is for global secrets, and location for regional ones; remove one of the two",
+            why=Why.FORBIDDEN,
+            field="replication",
+        ),
+    )
+
+
+class AwsStore(Block):
+    """AWS Secrets Manager."""
+
+    region: AwsRegion = Field(default="us-east-1", description="Region that holds the secrets.")
+    auth: AwsAuth | None = Field(
+        default=None, description=_LOGIN.format(default="the role of the controller's service account")
+    )
+    kms_key_id: Annotated[str, text(longest=2048, shortest=1)] | None = Field(
+        default=None, description="KMS key to encrypt with: its id, ARN or alias."
+    )
+    description: Annotated[str, text(longest=2048)] | None = Field(
+        default=None, description="Description of every secret."
+    )
+    tags: Mapping[str, AwsTagValue] | None = Field(
+        default=None, max_length=AWS_MAX_TAGS, description="Tags of every secret, beside the owner marks."
+    )
+
+
+class AzureStore(Block):
+    """Azure Key Vault."""
+
+    vault_name: VaultName = Field(description="Vault that holds the secrets, by its name alone.")
+    auth: AzureAuth | None = Field(default=None, description=_LOGIN.format(default="the workload's identity"))
+    content_type: Annotated[str, text(longest=255)] | None = Field(
+        default=None, description="Content type of every secret, such as text/plain."
+    )
+    expires_on: UtcTime | None = Field(
+        default=None,
+        description="When every secret expires, in UTC, such as 2030-01-01T00:00:00Z.",
+        json_schema_extra={"format": "date-time"},
+    )
+    tags: Mapping[str, AzureTagValue] | None = Field(
+        default=None, max_length=AZURE_MAX_TAGS, description="Tags of every secret, beside the owner marks."
+    )
+
+
+def _block_rules(kind: ProviderType) -> tuple[Rule, Rule]:
+    return (
+        Rule(
+            cel=f"self.type != '{kind}' || has(self.{kind})",
+            holds=lambda provider: provider.type is not kind or provider.block(kind) is not None,
+            message=f"is needed with type {kind}; add it",
+            why=Why.REQUIRED,
+            field=kind,
+        ),
+        Rule(
+            cel=f"self.type == '{kind}' || !has(self.{kind})",
+            holds=lambda provider: provider.type is kind or provider.block(kind) is None,
+            message="is not the store that provider.type names; remove it or correct the type",
+            why=Why.FORBIDDEN,
+            field=kind,
+        ),
+    )
+
+
+class Provider(Block):
+    """The store that is kept equal to Git: its type, and the one block of that name."""
+
+    type: FromJson[ProviderType] = Field(
+        description="gcp for Google Secret Manager, aws for AWS Secrets Manager, azure for Azure Key Vault.",
+    )
+    gcp: GcpStore | None = Field(
+        default=None, description="Google Secret Manager. Required with type gcp, and only there."
+    )
+    aws: AwsStore | None = Field(
+        default=None, description="AWS Secrets Manager. Required with type aws, and only there."
+    )
+    azure: AzureStore | None = Field(
+        default=None, description="Azure Key Vault. Required with type azure, and only there."
+    )
+
+    RULES: ClassVar[tuple[Rule, ...]] = tuple(rule for kind in ProviderType for rule in _block_rules(kind))
+
+    def block(self, kind: ProviderType) -> GcpStore | AwsStore | AzureStore | None:
+        """Return the block of that name."""
+        match kind:
+            case ProviderType.GCP:
+                return self.gcp
+            case ProviderType.AWS:
+                return self.aws
+            case ProviderType.AZURE:
+                return self.azure
+
+    @property
+    def auth(self) -> GcpAuth | AwsAuth | AzureAuth | None:
+        """The login of the one block; None for the workload's identity."""
+        block = self.block(self.type)
+        return None if block is None else block.auth
