@@ -7,9 +7,11 @@ five times the CPU per call and would not share the event loop.
 from __future__ import annotations
 
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +25,7 @@ REQUEST_TIMEOUT = 10.0
 """Seconds for a whole request: the API server answers in milliseconds or not at all."""
 LIST_CHUNK = 500
 """Objects a page, as client-go's pager asks for."""
+DEFAULT_KUBECONFIG = "~/.kube/config"
 
 Json = Mapping[str, Any]
 
@@ -78,17 +81,30 @@ class ApiServer:
     configuration: Configuration
 
     @classmethod
-    def load(cls) -> Self:
-        """Load the service account inside a cluster, else the kubeconfig (`KUBECONFIG`, `~/.kube/config`).
+    def load(cls, *, kubeconfig: str | None = None, context: str | None = None) -> Self:
+        """Load the kubeconfig if there is one, else the service account of a pod.
+
+        Args:
+            kubeconfig: the file, or several as in `KUBECONFIG`, which is the default, and then `~/.kube/config`.
+            context: the kubeconfig's context; its current one by default.
 
         Raises:
             KubeConfigError: neither is there or usable.
         """
+        files = kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG
+        found = any(Path(file).expanduser().is_file() for file in files.split(os.pathsep))
         configuration = Configuration()
+        if not found and (kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ):
+            raise KubeConfigError(f"there is no kubeconfig at {foreign(files)}")
         try:
-            kubernetes_config.load_config(client_configuration=configuration)
-        except (kubernetes_config.ConfigException, OSError, ValueError, TypeError) as error:
-            raise KubeConfigError(f"no usable kubeconfig or service account: {foreign(error)}") from error
+            # Not `load_config`: inside a cluster it prints to stdout, and it takes several files for none.
+            if found:
+                kubernetes_config.load_kube_config(files, context, client_configuration=configuration)
+            else:
+                kubernetes_config.load_incluster_config(client_configuration=configuration)
+        except Exception as error:  # A malformed kubeconfig raises whatever its reader stumbles over.
+            what = f"kubeconfig {foreign(files)}" if found else "service account"
+            raise KubeConfigError(f"the {what} is not usable: {foreign(error)}") from error
         return cls(configuration)
 
     @property
@@ -149,6 +165,12 @@ class KubeClient:
     async def merge_patch(self, path: str, body: Json) -> Json:
         """Merge-patch an object (RFC 7386); with a resourceVersion in it, `KubeError` 409 on a stale one."""
         return await self._request("PATCH", path, body=body, content_type="application/merge-patch+json") or {}
+
+    async def delete(self, path: str, *, uid: str, resource_version: str) -> None:
+        """Delete an object as it was read; `KubeError` 409 if it has changed since. One that is gone is fine."""
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        await self._request("DELETE", path, body=options, absent_ok=True)
 
     async def list_metadata(self, resource: ResourcePath) -> AsyncIterator[Json]:
         """Yield the metadata of every object of a kind in the cluster, page by page."""
