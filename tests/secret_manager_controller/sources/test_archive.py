@@ -129,6 +129,12 @@ def test_a_directory_of_the_time_before_posix_is_known_by_its_slash(unpack: Unpa
     assert (root / "old").is_dir()
 
 
+def test_directories_as_flux_names_them(unpack: Unpack) -> None:
+    """Without a slash at the end, and the root as `.`: source-controller writes the paths that it walks."""
+    root, _ = unpack(gzip.compress(header(b".", b"5") + header(b"a", b"5") + header(b"a/b") + END))
+    assert files_in(root) == {"a/b": b""}
+
+
 def test_a_directory_may_be_named_after_what_is_in_it(pack: Pack, unpack: Unpack) -> None:
     root, _ = unpack(pack(("a/b", b"x"), member("a", tarfile.DIRTYPE)))
     assert files_in(root) == {"a/b": b"x"}
