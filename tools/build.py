@@ -332,10 +332,12 @@ class Step:
             return sum(not line.startswith((b"go: ", b"#")) for line in log)
 
     def _reason(self) -> str:
-        text = self.log.read_text(errors="replace")
-        last = next(filter(str.strip, reversed(text.splitlines())), f"no output from {self._title}")
-        words = "".join(c if c.isprintable() else " " for c in last).strip()[:FOREIGN_TEXT_LIMIT]
-        return "; ".join([words, *(hint for pattern, hint in HINTS.items() if re.search(pattern, text))])
+        """Return the line of the log that tells most: one that has a hint, with it, or else the last."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        told = ((line, hint) for line in lines for pattern, hint in HINTS.items() if re.search(pattern, line))
+        line, hint = next(told, (lines[-1] if lines else "it said nothing", ""))
+        words = "".join(c if c.isprintable() else " " for c in line).strip()[:FOREIGN_TEXT_LIMIT]
+        return f"{words}; {hint}" if hint else words
 
 
 class Progress:
