@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from secret_manager_controller.testing.controlplane import ControlPlane
 
 BUILD = Path(__file__).resolve().parents[3] / "tools" / "build.py"
 
@@ -34,10 +32,3 @@ def tool(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         return Path(done.stdout.strip())
 
     return path
-
-
-@pytest.fixture(scope="session")
-def control_plane(tool: Callable[[str], Path]) -> Iterator[ControlPlane]:
-    """Return a control plane that this worker's tests share; each uses namespaces of its own."""
-    with ControlPlane.start(etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver")) as plane:
-        yield plane
