@@ -1,0 +1,295 @@
+"""AWS Secrets Manager and STS on loopback, for tests and demos: real HTTP, a process of its own, faults on demand.
+
+moto does the work, with its faults mended and the service's limits enforced; signatures and web identity tokens are
+checked. Nothing is kept when it stops.
+
+    with AwsServer.start() as aws:
+        provider = AwsProvider(region=aws.region, login=aws.access_keys, endpoint_url=aws.endpoint_url)
+
+`python -m secret_manager_controller.testing.aws` starts the same server, prints its address as one line of JSON and
+serves until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from secret_manager_controller.providers.aws_login import AwsAccessKeys
+from secret_manager_controller.testing import processes
+from secret_manager_controller.testing.calls import Call
+
+REGION = "eu-central-1"
+START_TIMEOUT = 30.0  # Seconds; it takes about one on an idle machine.
+STOP_GRACE = 2.0  # Seconds; the server keeps nothing, so it has nothing to finish.
+CONTROL_TIMEOUT = 10.0  # Seconds; a control answers in milliseconds.
+
+WRITES = frozenset(
+    {"CreateSecret", "PutSecretValue", "UpdateSecretVersionStage", "TagResource", "DeleteSecret", "RestoreSecret"}
+)
+"""The operations that change a secret."""
+
+
+class AwsServerError(RuntimeError):
+    """The server cannot be started, or refused a control."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecret:
+    """One secret as it stands.
+
+    Attributes:
+        value: the current value, or None where there is none.
+        labels: each version's staging labels, oldest version first.
+        deleted: whether its deletion is scheduled.
+    """
+
+    value: bytes | None
+    labels: Mapping[str, tuple[str, ...]]
+    tags: Mapping[str, str]
+    deleted: bool
+
+
+class AwsServer:
+    """A running test server, and all that a test may do to it. Methods block for some milliseconds."""
+
+    def __init__(self, endpoint_url: str, access_keys: AwsAccessKeys, *, region: str = REGION) -> None:
+        self.endpoint_url = endpoint_url
+        self.access_keys = access_keys
+        self.region = region
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def start(cls, *, region: str = REGION) -> Self:
+        """Start a server in a process of its own; it ends with this process at the latest.
+
+        Args:
+            region: where the methods below look; every region exists.
+
+        Raises:
+            AwsServerError: it did not start.
+        """
+        directory = tempfile.TemporaryDirectory(prefix="aws-server-")
+        log = Path(directory.name) / "log"
+        process = processes.start(
+            [sys.executable, "-m", "secret_manager_controller.testing.aws", "--port", "0"],
+            log=log,
+            # No configuration of ours reaches the server; it finds its modules where we found ours.
+            environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory.name},
+        )
+        deadline = time.monotonic() + START_TIMEOUT
+        while b"\n" not in (printed := log.read_bytes()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                processes.stop(process, grace=STOP_GRACE)
+                raise AwsServerError(f"the AWS test server did not start: {processes.tail(log)}")
+            time.sleep(0.01)
+        address = json.loads(printed.splitlines()[0])
+        keys = AwsAccessKeys(address["access_key_id"], address["secret_access_key"])
+        server = cls(address["endpoint_url"], keys, region=region)
+        server._process, server._directory = process, directory
+        return server
+
+    def stop(self) -> None:
+        """End the server's process."""
+        if self._process is not None:
+            processes.stop(self._process, grace=STOP_GRACE)
+            self._process = None
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def calls(self) -> list[Call]:
+        """Return every request since the start or the last `clear_calls`, in the order of their answers."""
+        return [Call(**{**call, "names": tuple(call["names"])}) for call in self._control("calls")]
+
+    def writes(self) -> list[Call]:
+        """Return the requests that asked for a change."""
+        return [call for call in self.calls() if call.operation in WRITES]
+
+    def clear_calls(self) -> None:
+        """Empty the call log."""
+        self._control("clear_calls")
+
+    def reset(self) -> None:
+        """Forget secrets, faults and calls; access keys and sessions stay."""
+        self._control("reset")
+
+    def fail(
+        self,
+        operation: str,
+        code: str,
+        status: int = 500,
+        *,
+        times: int = 1,
+        retry_after: float | None = None,
+        commit: bool = False,
+        name: str | None = None,
+    ) -> None:
+        """Answer the next requests with an error.
+
+        Args:
+            operation: the API's name of it, or `*`.
+            code: the error code.
+            status: HTTP status; 0 breaks the connection without an answer.
+            times: how many requests.
+            retry_after: seconds for the `Retry-After` header.
+            commit: carry the request out all the same: its answer is what is lost.
+            name: only requests that name this secret.
+        """
+        self._control(
+            "fault",
+            operation=operation,
+            code=code,
+            status=status,
+            times=times,
+            retry_after=retry_after,
+            commit=commit,
+            name=name,
+        )
+
+    def hang(self, operation: str, seconds: float, times: int = 1) -> None:
+        """Let the next requests wait before they are carried out, even if the client is gone by then."""
+        self._control("fault", operation=operation, seconds=seconds, times=times)
+
+    def clear_faults(self) -> None:
+        """Let nothing go wrong any more."""
+        self._control("clear_faults")
+
+    def stale_listing(self, on: bool) -> None:
+        """Let ListSecrets show the secrets as they are now, whatever happens to them; or the truth again."""
+        self._control("stale_listing", on=on, region=self.region)
+
+    def secrets(self) -> Mapping[str, StoredSecret]:
+        """Return all secrets."""
+        return {
+            name: StoredSecret(
+                value=None if secret["value"] is None else base64.b64decode(secret["value"]),
+                labels={version: tuple(labels) for version, labels in secret["versions"].items()},
+                tags=secret["tags"],
+                deleted=secret["deleted"],
+            )
+            for name, secret in self._control("secrets", region=self.region).items()
+        }
+
+    def values(self) -> Mapping[str, bytes]:
+        """Return the current value of each secret that has one and is not scheduled for deletion."""
+        return {n: s.value for n, s in self.secrets().items() if s.value is not None and not s.deleted}
+
+    def versions(self, name: str) -> int:
+        """Return how many versions a secret has; 0 where there is none."""
+        secret = self.secrets().get(name)
+        return 0 if secret is None else len(secret.labels)
+
+    def tags(self, name: str) -> Mapping[str, str]:
+        """Return a secret's tags; none where there is no secret."""
+        secret = self.secrets().get(name)
+        return {} if secret is None else secret.tags
+
+    def put_by_hand(self, name: str, value: bytes, *, tags: Mapping[str, str] | None = None) -> str:
+        """Write a value as a person would, with tags where the secret is new; return its version."""
+        try:
+            value.decode()
+            text = True
+        except UnicodeDecodeError:
+            text = False
+        encoded = base64.b64encode(value).decode()
+        version = self._control(
+            "put_by_hand", name=name, value=encoded, text=text, tags=dict(tags or {}), region=self.region
+        )
+        return str(version)
+
+    def create_empty(self, name: str, *, tags: Mapping[str, str] | None = None) -> None:
+        """Create a secret that has no version."""
+        self._control("create_empty", name=name, tags=dict(tags or {}), region=self.region)
+
+    def schedule_deletion(self, name: str) -> None:
+        """Schedule a secret's deletion as a person would."""
+        self._control("schedule_deletion", name=name, region=self.region)
+
+    def destroy(self, name: str) -> None:
+        """Delete a secret at once."""
+        self._control("destroy", name=name, region=self.region)
+
+    def add_access_key(self, access_key_id: str, secret_access_key: str) -> AwsAccessKeys:
+        """Let another access key in; the call log tells it apart."""
+        self._control("add_access_key", access_key_id=access_key_id, secret_access_key=secret_access_key)
+        return AwsAccessKeys(access_key_id, secret_access_key)
+
+    def remove_access_key(self, access_key_id: str) -> None:
+        """Refuse an access key from now on."""
+        self._control("remove_access_key", access_key_id=access_key_id)
+
+    def expire_sessions(self) -> None:
+        """Let the keys of every assumed role have expired."""
+        self._control("expire_sessions")
+
+    def _control(self, action: str, **arguments: Any) -> Any:
+        address = urlsplit(self.endpoint_url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=CONTROL_TIMEOUT)
+        try:
+            connection.request("POST", f"/_control/{action}", json.dumps(arguments))
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        if response.status != http.HTTPStatus.OK:
+            raise AwsServerError(f"the AWS test server refused the control {action!r} with {response.status}")
+        return json.loads(body)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    arguments = parser.parse_args()
+
+    # moto is imported in the server's process only: it registers a handler with botocore when it is imported.
+    from secret_manager_controller.testing import aws_server  # noqa: PLC0415
+    from secret_manager_controller.testing.aws_auth import Login  # noqa: PLC0415
+
+    application = aws_server.AwsApplication()
+    key = f"AKIA{secrets.token_hex(8).upper()}"
+    keys = Login(key, secrets.token_hex(20), who=key)
+    application.logins.add(keys)
+    server = aws_server.make(application, port=arguments.port)
+    address = {
+        "endpoint_url": f"http://127.0.0.1:{server.server_port}",
+        "region": REGION,
+        "access_key_id": keys.access_key_id,
+        "secret_access_key": keys.secret_access_key,
+    }
+    sys.stdout.write(json.dumps(address) + "\n")
+    sys.stdout.flush()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()
