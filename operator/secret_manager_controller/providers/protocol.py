@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from lease_sharding.fence import Fence
@@ -14,6 +14,10 @@ from secret_manager_controller.model.observed import (
     RemoteValue,
 )
 from secret_manager_controller.model.secret import SecretName, Version
+
+CallObserver = Callable[[str, str, str, float], None]
+"""Told of every request to a store, retries included: the provider, the API's name of the operation, `OK` or the error
+code, and the seconds that it took. It is called on the event loop."""
 
 
 class Provider(Protocol):

@@ -1,0 +1,324 @@
+"""AWS Secrets Manager.
+
+What is sent, for 100 secrets that one object owns: one ListSecrets when nothing changed; two requests more for each
+value that is written; one DescribeSecret and one CreateSecret for each new secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.model.desired import DesiredSecret
+from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteState, RemoteValue
+from secret_manager_controller.model.secret import SecretName, SecretValue, Version
+from secret_manager_controller.providers.aws_calls import Answer, Requests, RetryPolicy
+from secret_manager_controller.providers.aws_clients import LoginClients
+from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
+from secret_manager_controller.providers.protocol import CallObserver
+
+__all__ = ["AwsAccessKeys", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
+
+CURRENT = "AWSCURRENT"
+PENDING = "SMC_PENDING"
+"""Our own label for a version that is not current yet; AWSPENDING belongs to rotation."""
+RECOVERY_DAYS = 30
+"""How long a deleted secret can be restored: AWS's default, and the longest of the 7 to 30 days that it allows."""
+LIST_PAGE = 100  # Most secrets that ListSecrets returns at once.
+READ_BATCH = 20  # Most secrets that BatchGetSecretValue takes at once.
+VERSION_ATTEMPTS = 2  # A version id that is taken by another value gives way to one more.
+
+NOT_FOUND = "ResourceNotFoundException"
+EXISTS = "ResourceExistsException"
+BAD_PARAMETER = "InvalidParameterException"
+BAD_STATE = "InvalidRequestException"
+"""Says that the secret is scheduled for deletion, or that another AWS service manages it."""
+
+T = TypeVar("T")
+
+
+def _unobserved(provider: str, operation: str, code: str, seconds: float) -> None:
+    """Observe nothing."""
+
+
+class AwsProvider:
+    """One login to AWS Secrets Manager in one region; a `Provider`."""
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        login: AwsLogin,
+        endpoint_url: str | None = None,
+        on_call: CallObserver = _unobserved,
+        retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
+    ) -> None:
+        self._login = login
+        self._requests = Requests(on_call=on_call, retries=retries)
+        self._clients = LoginClients(login, region=region, endpoint_url=endpoint_url, requests=self._requests)
+
+    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+        """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
+
+        The listing, which may be 5 minutes old, tells versions and marks of 100 secrets a request; a name that is not
+        in it is looked at by itself.
+        """
+        found = {
+            remote.name: remote
+            for remote in await self._list(mark)
+            # The filters match prefixes: an object `team/app` also gets what `team/app-2` owns.
+            if remote.mark == mark or remote.name in names
+        }
+        looks = await _together(self._describe(name) for name in names if name not in found)
+        return ObservedState(found | {remote.name: remote for remote in looks if remote is not None})
+
+    async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
+        """Read current values, 20 a request; see `Provider.read`."""
+        names = [remote.name for remote in secrets]
+        if len(names) == 1:
+            return await self._read_one(names[0])
+        batches = [names[at : at + READ_BATCH] for at in range(0, len(names), READ_BATCH)]
+        values: dict[SecretName, RemoteValue] = {}
+        for batch in await _together(self._read_batch(batch) for batch in batches):
+            values |= batch
+        return values
+
+    async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
+        """Create a secret with value and mark in one request; see `Provider.create`."""
+        version = version_of(secret, previous=None, mark=mark, revision=revision)
+        outcome = await self._try(
+            "CreateSecret",
+            {"Name": secret.name, "ClientRequestToken": version, "Tags": tags_of(mark), **_payload(secret.value)},
+            unless={EXISTS, BAD_STATE},
+            fence=fence,
+        )
+        if not isinstance(outcome, Refusal):
+            return version
+        remote = await self._describe(secret.name)
+        if remote is None or remote.state is RemoteState.DELETION_SCHEDULED:
+            raise _changed(secret.name)
+        if remote.mark != mark:
+            raise PermanentError(Reason.CONFLICT, f"{secret.name!r} was created by someone else meanwhile")
+        # Ours, from an attempt whose answer was lost. It counts if it holds this value.
+        value = (await self._read_one(secret.name)).get(secret.name)
+        if value is None or value.value != secret.value:
+            raise _changed(secret.name)
+        return value.version
+
+    async def update(
+        self, secret: DesiredSecret, *, current: RemoteSecret, mark: OwnerMark, revision: str, fence: Fence
+    ) -> Version:
+        """Put a version beside the current one, then move AWSCURRENT to it; see `Provider.update`.
+
+        The move names the version that the label is taken from, and AWS refuses it if the label is elsewhere
+        (https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_UpdateSecretVersionStage.html). AWS moves
+        AWSPREVIOUS to that version by itself. SMC_PENDING stays on what we wrote last and goes to the next version with
+        its put; versions that no label is left on are removed by AWS.
+        """
+        if current.state is RemoteState.DELETION_SCHEDULED:
+            current = await self._restore(current, fence)
+        version, labels = await self._put(secret, current=current, mark=mark, revision=revision, fence=fence)
+        if CURRENT in labels:
+            return version  # The first version gets the label at once; so does a repetition find it.
+        move = {"SecretId": secret.name, "VersionStage": CURRENT, "MoveToVersionId": version}
+        if current.version is not None:
+            move["RemoveFromVersionId"] = current.version
+        outcome = await self._try(
+            "UpdateSecretVersionStage", move, unless={BAD_PARAMETER, BAD_STATE, NOT_FOUND}, fence=fence
+        )
+        if isinstance(outcome, Refusal):
+            now = await self._describe(secret.name)
+            if now is None or now.version != version:
+                raise self._changed_or_refused(outcome, "UpdateSecretVersionStage", before=current, now=now)
+        return version
+
+    async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
+        """Put our tags on a secret; see `Provider.adopt`."""
+        outcome = await self._try(
+            "TagResource",
+            {"SecretId": current.name, "Tags": tags_of(mark)},
+            unless={NOT_FOUND, BAD_STATE},
+            fence=fence,
+        )
+        if isinstance(outcome, Refusal):
+            now = await self._describe(current.name)
+            raise self._changed_or_refused(outcome, "TagResource", before=current, now=now)
+
+    async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
+        """Schedule a secret's deletion; see `Provider.delete`.
+
+        Raises:
+            RetryableError: StoreChanged: it is not marked any more as it was in the listing, which may be old.
+        """
+        now = await self._describe(current.name)
+        if now is None or now.state is RemoteState.DELETION_SCHEDULED:
+            return
+        if now.mark != current.mark:
+            raise _changed(current.name)
+        outcome = await self._try(
+            "DeleteSecret",
+            {"SecretId": current.name, "RecoveryWindowInDays": RECOVERY_DAYS},
+            unless={NOT_FOUND, BAD_STATE},
+            fence=fence,
+        )
+        if isinstance(outcome, Refusal) and outcome.code == BAD_STATE:
+            now = await self._describe(current.name)
+            if now is not None and now.state is RemoteState.ACTIVE:
+                raise self._told(outcome, "DeleteSecret", current.name)
+
+    async def aclose(self) -> None:
+        """Wait for requests under way, then end threads and connections."""
+        await self._requests.aclose()
+        self._clients.close()
+
+    async def _list(self, mark: OwnerMark) -> Sequence[RemoteSecret]:
+        tags_of(mark)  # A mark that no tag can hold would be a filter that matches others.
+        listed: list[RemoteSecret] = []
+        query: dict[str, Any] = {
+            "MaxResults": LIST_PAGE,
+            "IncludePlannedDeletion": True,
+            # Filters are combined with AND, but each may be met by another tag of the secret.
+            "Filters": [{"Key": "tag-key", "Values": [OWNER_TAG]}, {"Key": "tag-value", "Values": [mark.owner]}],
+        }
+        while True:
+            page = await self._ask("ListSecrets", query)
+            listed.extend(_remote(entry, entry.get("SecretVersionsToStages", {})) for entry in page["SecretList"])
+            if not page.get("NextToken"):
+                return listed
+            query = {**query, "NextToken": page["NextToken"]}
+
+    async def _describe(self, name: SecretName) -> RemoteSecret | None:
+        outcome = await self._try("DescribeSecret", {"SecretId": name}, unless={NOT_FOUND})
+        if isinstance(outcome, Refusal):
+            return None
+        return _remote(outcome, outcome.get("VersionIdsToStages", {}))
+
+    async def _read_one(self, name: SecretName) -> dict[SecretName, RemoteValue]:
+        outcome = await self._try("GetSecretValue", {"SecretId": name}, unless={NOT_FOUND, BAD_STATE})
+        return {} if isinstance(outcome, Refusal) else {name: _value(outcome)}
+
+    async def _read_batch(self, names: Sequence[SecretName]) -> dict[SecretName, RemoteValue]:
+        values: dict[SecretName, RemoteValue] = {}
+        query: dict[str, Any] = {"SecretIdList": list(names)}
+        while True:
+            page = await self._ask("BatchGetSecretValue", query)
+            values |= {SecretName(entry["Name"]): _value(entry) for entry in page.get("SecretValues", [])}
+            for error in page.get("Errors", []):
+                if error["ErrorCode"] not in {NOT_FOUND, BAD_STATE}:
+                    refusal = Refusal(error["ErrorCode"], status=400)
+                    raise self._told(refusal, "BatchGetSecretValue", error["SecretId"])
+            if not page.get("NextToken"):
+                return values
+            query = {**query, "NextToken": page["NextToken"]}
+
+    async def _restore(self, current: RemoteSecret, fence: Fence) -> RemoteSecret:
+        outcome = await self._try("RestoreSecret", {"SecretId": current.name}, unless={NOT_FOUND}, fence=fence)
+        restored = None if isinstance(outcome, Refusal) else await self._describe(current.name)
+        if restored is None or restored.version != (current.version or restored.version):
+            raise _changed(current.name)
+        return restored
+
+    async def _put(
+        self,
+        secret: DesiredSecret,
+        *,
+        current: RemoteSecret,
+        mark: OwnerMark,
+        revision: str,
+        fence: Fence,
+        attempt: int = 0,
+    ) -> tuple[Version, Sequence[str]]:
+        """Add a version with our own label; return its id and the labels that it has then."""
+        version = version_of(secret, previous=current.version, mark=mark, revision=revision, attempt=attempt)
+        put = {"SecretId": secret.name, "ClientRequestToken": version, "VersionStages": [PENDING]}
+        outcome = await self._try(
+            "PutSecretValue", put | _payload(secret.value), unless={EXISTS, BAD_STATE, NOT_FOUND}, fence=fence
+        )
+        if not isinstance(outcome, Refusal):
+            return version, outcome.get("VersionStages", [])
+        if outcome.code == EXISTS and attempt + 1 < VERSION_ATTEMPTS:
+            # An attempt that was cut short left another value under this id: the same input was rendered otherwise.
+            return await self._put(
+                secret, current=current, mark=mark, revision=revision, fence=fence, attempt=attempt + 1
+            )
+        now = await self._describe(secret.name)
+        raise self._changed_or_refused(outcome, "PutSecretValue", before=current, now=now)
+
+    async def _ask(self, operation: str, parameters: Mapping[str, Any]) -> Answer:
+        """Make a request that only reads and return its answer."""
+        answer = await self._try(operation, parameters)
+        assert not isinstance(answer, Refusal)  # None was let through.
+        return answer
+
+    async def _try(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        unless: Collection[str] = (),
+        fence: Fence | None = None,
+    ) -> Answer | Refusal:
+        """Make a request; return its answer, or a refusal with one of the codes in `unless`."""
+        client = await self._clients.current()
+        outcome = await self._requests.make(client, operation, parameters, fence=fence)
+        if isinstance(outcome, Refusal) and outcome.code in EXPIRED:
+            other = await self._clients.after(client)
+            if other is not None:
+                outcome = await self._requests.make(other, operation, parameters, fence=fence)
+        if isinstance(outcome, Refusal) and outcome.code not in unless:
+            raise self._told(outcome, operation, parameters.get("SecretId") or parameters.get("Name"))
+        return outcome
+
+    def _told(self, refusal: Refusal, operation: str, name: str | None) -> Exception:
+        return told(refusal, operation=operation, about=name, login=self._login.title)
+
+    def _changed_or_refused(
+        self, refusal: Refusal, operation: str, *, before: RemoteSecret, now: RemoteSecret | None
+    ) -> Exception:
+        """Return the error that a refused write means: the secret is not as it was, or AWS has another reason."""
+        if now is None or (now.version, now.state) != (before.version, before.state):
+            return _changed(before.name)
+        return self._told(refusal, operation, before.name)
+
+
+def _remote(entry: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> RemoteSecret:
+    return RemoteSecret(
+        name=SecretName(entry["Name"]),
+        version=next((Version(version) for version, stages in labels.items() if CURRENT in stages), None),
+        mark=mark_of(entry.get("Tags", [])),
+        state=RemoteState.DELETION_SCHEDULED if entry.get("DeletedDate") else RemoteState.ACTIVE,
+    )
+
+
+def _value(entry: Mapping[str, Any]) -> RemoteValue:
+    data = entry["SecretString"].encode() if "SecretString" in entry else entry["SecretBinary"]
+    return RemoteValue(Version(entry["VersionId"]), SecretValue(data))
+
+
+def _payload(value: SecretValue) -> dict[str, Any]:
+    """Return a value as text where it is text, since the console and most clients show only that."""
+    data = value.expose()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return {"SecretBinary": data}
+    return {"SecretBinary": data} if "\0" in text else {"SecretString": text}
+
+
+def _changed(name: SecretName) -> RetryableError:
+    return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results in order; the first failure ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,43 @@
+"""The two ways to log in to AWS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AwsAccessKeys:
+    """The keys of an IAM user, or of a session that somebody else renews."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+    @property
+    def title(self) -> str:
+        """How messages name the login; an access key id is told by its end, as the AWS console's lists do."""
+        return f"access key …{self.access_key_id[-4:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsWebIdentity:
+    """A role that the pod's service account may assume (IAM roles for service accounts).
+
+    Attributes:
+        role_arn: e.g. `arn:aws:iam::123456789012:role/secrets`.
+        token_file: the token that the kubelet projects and replaces.
+        session_name: names the controller in CloudTrail: 2 to 64 of `A-Za-z0-9_+=,.@-`.
+    """
+
+    role_arn: str
+    token_file: Path
+    session_name: str
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"role {self.role_arn}"
+
+
+AwsLogin = AwsAccessKeys | AwsWebIdentity
