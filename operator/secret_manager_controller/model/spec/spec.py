@@ -67,7 +67,10 @@ class Spec(Block):
         default=False, description="Whether to refuse a source whose signature Flux did not verify."
     )
     declared_provider: Provider | None = Field(
-        default=None, alias="provider", description="The store that is kept equal to Git, and how to log in to it."
+        default=None,
+        alias="provider",
+        description="The store that is kept equal to Git, and how to log in to it. Required, unless one of gcp, aws "
+        "and azure stands here in its place.",
     )
     gcp: GcpStore | None = Field(
         default=None, description="Short for provider with type gcp and this block. Only without provider."

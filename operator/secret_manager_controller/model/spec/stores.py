@@ -6,15 +6,31 @@ An option that is absent is not managed: what the store has there stays as it is
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.spec.auth import AwsAuth, AzureAuth, GcpAuth
-from secret_manager_controller.model.spec.base import Block, FromJson, Rule, Why, text
+from secret_manager_controller.model.spec.base import RULE_ERROR, Block, FromJson, Rule, Why, text
 
 _LOGIN = "How to log in; by default {default}."
+
+
+def _key_rule(*, cel: str, holds: Callable[[str], bool], message: str) -> Rule:
+    """Return a rule for every key of a map: a structural schema can limit the values only."""
+    return Rule(cel=f"self.all(key, {cel})", holds=lambda keys: all(map(holds, keys)), message=message)
+
+
+_OWNER_MARK_RULE = _key_rule(
+    cel=f"key != 'managed-by' && !key.startsWith('{GROUP}/')",
+    holds=lambda key: key != "managed-by" and not key.startswith(f"{GROUP}/"),
+    message=f"must leave managed-by and {GROUP}/… to the owner marks; remove them",
+)
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects; older ones have a domain before a colon.
 ProjectId = Annotated[str, text(r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$", longest=100)]
@@ -23,27 +39,63 @@ CryptoKeyName = Annotated[
     str,
     text("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", longest=512),
 ]
-# https://cloud.google.com/secret-manager/docs/creating-and-accessing-secrets#labels: of 64, some are our owner marks.
-GcpLabelValue = Annotated[str, text("^[a-z0-9_-]*$", longest=63)]
-GCP_MAX_LABELS = 50
+# https://cloud.google.com/resource-manager/docs/labels-overview#requirements: of 64, some are our owner marks.
+_GCP_KEY = "[a-z][a-z0-9_-]{0,62}"
+GcpLabels = Annotated[
+    Mapping[str, Annotated[str, text("^[a-z0-9_-]*$", longest=63)]],
+    Field(max_length=50),
+    _key_rule(
+        cel=f"key.matches('^{_GCP_KEY}$')",
+        holds=lambda key: re.fullmatch(_GCP_KEY, key) is not None,
+        message="must have keys of 1 to 63 lower-case letters, digits, '_' and '-' that begin with a letter",
+    ),
+    _OWNER_MARK_RULE,
+]
 
 # https://docs.aws.amazon.com/general/latest/gr/rande.html; it becomes part of a host name.
 AwsRegion = Annotated[str, text("^[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}$", longest=32)]
-# https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_Tag.html: of 50, some are our owner marks.
-AwsTagValue = Annotated[str, text(longest=256)]
-AWS_MAX_TAGS = 40
+# https://docs.aws.amazon.com/secretsmanager/latest/userguide/managing-secrets_tagging.html
+# Of 50, some are our owner marks.
+AwsTags = Annotated[
+    Mapping[str, Annotated[str, text(longest=256)]],
+    Field(max_length=40),
+    _key_rule(
+        cel="key.size() > 0 && key.size() <= 128 && !key.startsWith('aws:')",
+        holds=lambda key: 0 < len(key) <= 128 and not key.startswith("aws:"),
+        message="must have keys of 1 to 128 characters that do not begin with 'aws:'",
+    ),
+    _OWNER_MARK_RULE,
+]
 
 # https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates; it becomes part of a host name.
 VaultName = Annotated[str, text("^[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]$", longest=24)]
 # Of a Key Vault secret's 15 tags, some are our owner marks.
-AzureTagValue = Annotated[str, text(longest=256)]
-AZURE_MAX_TAGS = 10
+AzureTags = Annotated[
+    Mapping[str, Annotated[str, text(longest=256)]],
+    Field(max_length=10),
+    _key_rule(
+        cel="key.size() > 0 && key.size() <= 256",
+        holds=lambda key: 0 < len(key) <= 256,
+        message="must have keys of 1 to 256 characters",
+    ),
+    _OWNER_MARK_RULE,
+]
+
+
+def _check_date(text: str) -> str:
+    """Refuse the 30th of February; the API server does it by `format: date-time`."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise PydanticCustomError(RULE_ERROR, "{message}", {"message": "must be a date that exists"}) from None
+    return text
+
+
 UtcTime = Annotated[
     str,
-    text(
-        "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z$",
-        longest=20,
-    ),
+    text("^2[0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$", longest=20),
+    AfterValidator(_check_date),
+    Field(json_schema_extra={"format": "date-time"}),
 ]
 
 
@@ -125,9 +177,7 @@ class GcpStore(Block):
     replication: Replication | None = Field(
         default=None, description="Where new secrets are kept; automatic by default. A secret never moves."
     )
-    labels: Mapping[str, GcpLabelValue] | None = Field(
-        default=None, max_length=GCP_MAX_LABELS, description="Labels of every secret, beside the owner marks."
-    )
+    labels: GcpLabels | None = Field(default=None, description="Labels of every secret, beside the owner marks.")
     keep_versions: int | None = Field(
         default=None,
         ge=1,
@@ -159,9 +209,7 @@ class AwsStore(Block):
     description: Annotated[str, text(longest=2048)] | None = Field(
         default=None, description="Description of every secret."
     )
-    tags: Mapping[str, AwsTagValue] | None = Field(
-        default=None, max_length=AWS_MAX_TAGS, description="Tags of every secret, beside the owner marks."
-    )
+    tags: AwsTags | None = Field(default=None, description="Tags of every secret, beside the owner marks.")
 
 
 class AzureStore(Block):
@@ -175,11 +223,8 @@ class AzureStore(Block):
     expires_on: UtcTime | None = Field(
         default=None,
         description="When every secret expires, in UTC, such as 2030-01-01T00:00:00Z.",
-        json_schema_extra={"format": "date-time"},
     )
-    tags: Mapping[str, AzureTagValue] | None = Field(
-        default=None, max_length=AZURE_MAX_TAGS, description="Tags of every secret, beside the owner marks."
-    )
+    tags: AzureTags | None = Field(default=None, description="Tags of every secret, beside the owner marks.")
 
 
 def _block_rules(kind: ProviderType) -> tuple[Rule, Rule]:

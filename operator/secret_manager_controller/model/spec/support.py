@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from secret_manager_controller.model.spec.auth import AwsAuthType
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
 from secret_manager_controller.model.spec.stores import AwsStore, ProviderType
@@ -32,12 +33,15 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     if spec.secrets.kustomize_path is not None:
         yield "spec.secrets.kustomizePath", "use files and spec.secrets.basePath"
     if provider.aws is not None:
-        for option in _missing_options(provider.aws):
-            yield f"{option} of the store aws", "remove it"
+        yield from _missing_of_aws(provider.aws)
     if spec.otel is not None:
         yield "spec.otel", "remove it"
 
 
-def _missing_options(store: AwsStore) -> Iterator[str]:
-    options = {"kmsKeyId": store.kms_key_id, "description": store.description, "tags": store.tags}
-    yield from (name for name, value in options.items() if value is not None)
+def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
+    auth = store.auth
+    if auth is not None and auth.auth_type is AwsAuthType.ACCESS_KEYS and auth.role_arn is not None:
+        yield "roleArn of the store aws with authType AccessKeys", "use authType Irsa or remove it"
+    for name, value in (("kmsKeyId", store.kms_key_id), ("description", store.description), ("tags", store.tags)):
+        if value is not None:
+            yield f"{name} of the store aws", "remove it"
