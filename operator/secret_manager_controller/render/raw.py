@@ -20,7 +20,7 @@ neither is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from secret_manager_controller.decrypt import Format
@@ -76,17 +76,21 @@ def render_raw(
         ControllerError: what `read_document` raises.
     """
     services = _find_services(tree, base_path)
-    here = [service for service in services if _has_environment(tree, service, environment)]
+    here = {
+        service: directories
+        for service in services
+        if (directories := _existing(tree, service.environment_directories(environment)))
+    }
     if not here:
         raise _no_environment(tree, services, environment)
     rendered = [
         ServiceEntries(service=service.name, entries=entries)
-        for service in here
-        if (entries := _render_service(tree, service, environment, read_document))
+        for service, directories in here.items()
+        if (entries := _render_service(tree, directories, read_document))
     ]
     if not rendered:
         files = ", ".join((*SECRET_FILES, PROPERTIES_FILE))
-        where = foreign(" or ".join(here[0].environment_directories(environment)))
+        where = foreign(" and ".join(next(iter(here.values()))))
         message = f"no service has a file for environment {foreign(environment)!r}: there is none of {files} in {where}"
         raise PermanentError(Reason.EMPTY_SOURCE, message)
     return Plaintext(services=tuple(rendered))
@@ -124,13 +128,16 @@ def _join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
-def _has_environment(tree: Tree, service: _Service, environment: str) -> bool:
-    return any(tree.list_dir(directory) is not None for directory in service.environment_directories(environment))
+def _existing(tree: Tree, directories: Iterable[str]) -> dict[str, Mapping[str, bool]]:
+    """Return the directories that there are, with what they hold."""
+    return {directory: found for directory in directories if (found := tree.list_dir(directory)) is not None}
 
 
-def _render_service(tree: Tree, service: _Service, environment: str, read_document: ReadDocument) -> tuple[Entry, ...]:
+def _render_service(
+    tree: Tree, directories: Mapping[str, Mapping[str, bool]], read_document: ReadDocument
+) -> tuple[Entry, ...]:
     """Return a service's entries; none if it has none of the files."""
-    files = _read_files(tree, service, environment)
+    files = _read_files(tree, directories)
     entries: dict[str, Entry] = {}
     for path, (name, data) in files.items():
         for entry in _entries(name, data, path, read_document):
@@ -143,13 +150,13 @@ def _render_service(tree: Tree, service: _Service, environment: str, read_docume
     return tuple(entries.values())
 
 
-def _read_files(tree: Tree, service: _Service, environment: str) -> dict[str, tuple[str, bytes]]:
+def _read_files(tree: Tree, directories: Mapping[str, Mapping[str, bool]]) -> dict[str, tuple[str, bytes]]:
     """Return name and content of a service's files by path, all from one directory."""
     found: dict[str, dict[str, tuple[str, bytes]]] = {}
-    for directory in service.environment_directories(environment):
+    for directory, names in directories.items():
         for name in (*SECRET_FILES, PROPERTIES_FILE):
             path = f"{directory}/{name}"
-            if (data := tree.read_file(path)) is not None:
+            if name in names and (data := tree.read_file(path)) is not None:
                 found.setdefault(directory, {})[path] = (name, data)
     if len(found) > 1:
         first, second = map(foreign, found)

@@ -28,6 +28,7 @@ from secret_manager_controller.sources.tarstream import (
     TarEntry,
     TarReader,
     invalid,
+    shown,
 )
 
 INODE_BYTES = 4096  # What a file or directory costs beside its content; the block size of most file systems.
@@ -141,7 +142,6 @@ class _Writer:
 
     def _checked_names(self, entry: TarEntry) -> tuple[str, ...]:
         """Return the names of an entry's path; none for the root, which archives name `.` or `./`."""
-        shown = repr(foreign(entry.name.decode(errors="replace")))
         raw = entry.name.removeprefix(b"./")
         if entry.kind is Kind.DIRECTORY:
             if entry.name in {b".", b"./"}:
@@ -149,13 +149,13 @@ class _Writer:
             raw = raw.removesuffix(b"/")
         names = raw.split(b"/")
         if raw.startswith(b"/") or b".." in names:
-            raise invalid(f"has an entry outside its root: {shown}")
+            raise invalid(f"has an entry outside its root: {shown(entry.name)}")
         if b"" in names or b"." in names or b"\0" in raw or b"\\" in raw:
-            raise invalid(f"has an entry with an invalid name: {shown}")
+            raise invalid(f"has an entry with an invalid name: {shown(entry.name)}")
         if len(raw) > self._limits.path_bytes or max(map(len, names)) > _NAME_BYTES:
-            raise invalid(f"has a path that is too long: {shown}")
+            raise invalid(f"has a path that is too long: {shown(entry.name)}")
         if len(names) > self._limits.depth:
-            raise invalid(f"is more than {self._limits.depth} directories deep: {shown}")
+            raise invalid(f"is more than {self._limits.depth} directories deep: {shown(entry.name)}")
         return tuple(os.fsdecode(name) for name in names)
 
     def _enter(self, names: tuple[str, ...]) -> None:
@@ -205,5 +205,4 @@ def _check_target(entry: TarEntry, names: tuple[str, ...]) -> None:
     for name in entry.target.split(b"/"):
         depth += -1 if name == b".." else 0 if name in {b"", b"."} else 1
         if depth < 0 or entry.target.startswith(b"/"):
-            shown, target = (foreign(text.decode(errors="replace")) for text in (entry.name, entry.target))
-            raise invalid(f"has a symbolic link out of its root: {shown!r} leads to {target!r}")
+            raise invalid(f"has a symbolic link out of its root: {shown(entry.name)} leads to {shown(entry.target)}")

@@ -74,6 +74,11 @@ def invalid(message: str) -> PermanentError:
     return PermanentError(Reason.INVALID_ARCHIVE, f"the artifact {message}")
 
 
+def shown(name: bytes) -> str:
+    """Return a name or type of the archive's, fit for a message."""
+    return repr(foreign(name.decode(errors="replace")))
+
+
 class Inflater:
     """The unpacked bytes of a gzip file of one member, in bounded memory; gzip's own checksum is checked at the end."""
 
@@ -207,22 +212,21 @@ class TarReader:
         return self._checked(header.kind, name, size, target)
 
     def _checked(self, kind: bytes, name: bytes, size: int, target: bytes) -> TarEntry:
-        shown = repr(foreign(name.decode(errors="replace")))
         # Before POSIX there was no type for directories, only a slash at the end.
         if kind == b"5" or (kind == b"\0" and name.endswith(b"/")):
             if size:
-                raise invalid(f"has a directory with content at {shown}")
+                raise invalid(f"has a directory with content at {shown(name)}")
             return TarEntry(Kind.DIRECTORY, name)
         if kind in {b"0", b"\0"}:
             if size > self._limits.file_bytes:
-                raise invalid(f"has a file of {size} bytes at {shown}; the limit is {self._limits.file_bytes}")
+                raise invalid(f"has a file of {size} bytes at {shown(name)}; the limit is {self._limits.file_bytes}")
             return TarEntry(Kind.FILE, name, size)
         if kind == b"2":
             if size:
-                raise invalid(f"has a symbolic link with content at {shown}")
+                raise invalid(f"has a symbolic link with content at {shown(name)}")
             return TarEntry(Kind.LINK, name, target=target)
-        what = _REFUSED.get(kind, f"entry of the unknown type {foreign(kind.decode(errors='replace'))!r}")
-        raise invalid(f"has a {what} at {shown}; only regular files and directories are allowed")
+        what = _REFUSED.get(kind, f"entry of the unknown type {shown(kind)}")
+        raise invalid(f"has a {what} at {shown(name)}; only regular files and directories are allowed")
 
 
 _REFUSED = {
