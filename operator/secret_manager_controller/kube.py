@@ -114,9 +114,7 @@ class ApiServer:
 
     def authorization(self) -> str | None:
         """Return the Authorization header's value now: service account tokens change while we run."""
-        if self.configuration.refresh_api_key_hook is not None:
-            self.configuration.refresh_api_key_hook(self.configuration)
-        value = self.configuration.get_api_key_with_prefix("authorization")
+        value = self.configuration.get_api_key_with_prefix("BearerToken", "authorization")
         return str(value) if value else self.configuration.get_basic_auth_token() or None
 
     def tls(self) -> ssl.SSLContext | None:
@@ -179,7 +177,7 @@ class KubeClient:
         while True:
             query = f"?limit={LIST_CHUNK}" + (f"&continue={token}" if token else "")
             page = await self._request("GET", resource.url() + query, accept=accept) or {}
-            for item in page.get("items", []):
+            for item in page.get("items") or ():  # Go writes no list as null.
                 yield item["metadata"]
             token = page.get("metadata", {}).get("continue", "")
             if not token:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Final
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 REDACTED: Final = "[redacted]"
@@ -39,13 +40,16 @@ def redact(text: str) -> str:
     return _SENSITIVE.sub(REDACTED, text)
 
 
-def configure_logging(level: str, *, stream: IO[str] | None = None, quiet: Iterable[str] = ()) -> None:
+def configure_logging(
+    level: str, *, stream: IO[str] | None = None, quiet: Iterable[str] = (), hidden: Iterable[str] = ()
+) -> None:
     """Send every log record of the process to one stream as a JSON line.
 
     Args:
         level: the least level, as `logging` names it, in any case.
         stream: where to; standard error unless told otherwise.
         quiet: loggers that tell only their warnings.
+        hidden: attributes that libraries hang on records and that are not told.
 
     Raises:
         ValueError: `level` is no level.
@@ -56,6 +60,7 @@ def configure_logging(level: str, *, stream: IO[str] | None = None, quiet: Itera
             "%(asctime)s %(levelname)s %(name)s %(message)s",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             datefmt="%Y-%m-%dT%H:%M:%S%z",
+            reserved_attrs=[*RESERVED_ATTRS, *hidden],
         )
     )
     handler.addFilter(RedactingFilter())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -43,7 +44,11 @@ from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
+
+QUIET_LOGGERS = ("kopf", "botocore", "urllib3", "asyncio")
+KOPF_RECORD_ATTRIBUTES = ("settings", "k8s_ref", "k8s_skip")
+"""What kopf hangs on its log records: whole settings, and references that our own fields repeat."""
 
 INFORMER_STOP_TIMEOUT = 5.0
 """Seconds that the watches may take to close; nothing depends on them any more."""
@@ -135,15 +140,15 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
             for number in range(settings.workers)
         ]
         logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
-        await _first_of(stop, watching, started)
-        lost = not stop.is_set()
+        await _first_of(stop, [watching, sweeping], started)
+        failed = None if stop.is_set() else _failure_of(watching, sweeping)
         logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
         await _drain(parts, workers, settings.shutdown_grace)
         informer_stop.set()
         sweeping.cancel()
         await asyncio.wait([watching, sweeping], timeout=INFORMER_STOP_TIMEOUT)
-        if lost:
-            raise WatchLost("the watch on the API server was lost for good") from watching.exception()
+        if failed is not None:
+            raise failed
 
 
 class WatchLost(Exception):  # noqa: N818 - it tells an event.
@@ -170,10 +175,19 @@ async def _work(queue: WorkQueue, worker: Worker) -> None:
             queue.done(key)
 
 
-async def _first_of(stop: asyncio.Event, watching: asyncio.Task[None], started: asyncio.Event) -> None:
-    """Wait for the stop signal or the end of the watch; take the signals back from kopf once it has set its own."""
+def _failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
+    """Return what is told of the first task that ended although it should run as long as the process."""
+    ended = next(task for task in tasks if task.done())
+    error = ended.exception()
+    failure = WatchLost(f"the {ended.get_name()} ended by itself ({type(error).__name__})")
+    failure.__cause__ = error
+    return failure
+
+
+async def _first_of(stop: asyncio.Event, background: list[asyncio.Task[None]], started: asyncio.Event) -> None:
+    """Wait for the stop signal or the end of a task; take the signals back from kopf once it has set its own."""
     install_signal_handlers(stop)
-    waiting = [asyncio.create_task(stop.wait()), watching]
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait()), *background]
     opening = asyncio.create_task(started.wait())
     await asyncio.wait([*waiting, opening], return_when=asyncio.FIRST_COMPLETED)
     opening.cancel()
@@ -207,7 +221,7 @@ def main() -> None:
         settings = Settings.from_environment()
     except SettingsError as error:
         sys.exit(_told(error, code=2))
-    configure_logging(settings.log_level, quiet=("kopf", "botocore", "urllib3", "asyncio"))
+    configure_logging(settings.log_level, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
     try:
         server = ApiServer.load()
         asyncio.run(run(settings, server, KopfInformer(server), asyncio.Event()))

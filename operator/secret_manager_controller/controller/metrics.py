@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from secret_manager_controller import __version__
 
@@ -15,6 +15,7 @@ class Metrics:
     """All series of one process, in a registry of its own. No label carries an object's or a secret's name."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # They would double the series; a restart shows in the counters.
         self.registry = CollectorRegistry()
         operation = ("provider", "operation", "code")
         self.reconciliations = Counter(

@@ -42,8 +42,8 @@ class WatchedSources:
         Raises:
             RetryableError: SourceNotReady: the API server refused or did not answer.
         """
-        known = self._known.get(SourceKey(reference.kind, reference.namespace, reference.name))
-        if known is not None:
+        key = SourceKey(reference.kind, reference.namespace, reference.name)
+        if (known := self._known.get(key)) is not None:
             return known
         path = SOURCE_PATHS[reference.kind].url(reference.namespace, reference.name)
         try:
@@ -53,7 +53,10 @@ class WatchedSources:
                 Reason.SOURCE_NOT_READY,
                 f"cannot read {reference.kind} {reference.namespace}/{reference.name}: {error.message}",
             ) from error
-        return None if body is None else slim_source(body, kind=reference.kind)
+        if body is None:
+            return None
+        # What the watch has shown meanwhile is newer; otherwise its first event is then no change.
+        return self._known.setdefault(key, slim_source(body, kind=reference.kind))
 
 
 def slim_source(body: Mapping[str, Any], *, kind: str) -> Mapping[str, Any]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from secret_manager_controller.errors import PermanentError, Reason
-from secret_manager_controller.model.secret import SecretValue
-from secret_manager_controller.model.spec import AwsAuthType, ProviderSpec
+from secret_manager_controller.errors import ConfigError, PermanentError, Reason
+from secret_manager_controller.model.spec import AwsAuth, AwsAuthType
+from secret_manager_controller.model.spec import Provider as ProviderSpec
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsLogin, AwsWebIdentity
 from secret_manager_controller.providers.protocol import CallObserver, Provider
 
 Environment = Mapping[str, str]
 """The process's environment variables; each factory reads only those that are documented for its provider."""
+
+SESSION_NAME = "secret-manager-controller"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,89 @@ ProviderFactory = Callable[[ProviderSpec, Login, Environment, CallObserver], Pro
 
 def store_name(provider: ProviderSpec) -> str:
     """Return what tells this store from every other one."""
-    return f"{provider.type}:{provider.aws.region if provider.aws is not None else ''}"
+    match provider.gcp, provider.aws, provider.azure:
+        case gcp, None, None if gcp is not None:
+            place = gcp.project_id
+        case None, aws, None if aws is not None:
+            place = aws.region
+        case None, None, azure if azure is not None:
+            place = azure.vault_name
+        case _:
+            raise ConfigError("spec.provider must have one block, of its type's name")
+    return f"{provider.type}/{place}"
+
+
+def aws_login(auth: AwsAuth | None, login: Login, environment: Environment) -> AwsLogin:
+    """Return the login to AWS that an object asks for.
+
+    Without an auth block it is IRSA, or the controller's own access keys where they are all that its environment has,
+    as on a developer's machine.
+
+    Raises:
+        PermanentError: CredentialsUnavailable: something is missing, and what.
+    """
+    kind = AwsAuthType.IRSA if auth is None else auth.auth_type
+    token_file = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
+    if kind is AwsAuthType.ACCESS_KEYS or (auth is None and not token_file and environment.get("AWS_ACCESS_KEY_ID")):
+        return _access_keys(auth, login, environment)
+    role = (auth.role_arn if auth is not None else None) or environment.get("AWS_ROLE_ARN")
+    if not token_file:
+        raise _missing(
+            "the controller has no AWS_WEB_IDENTITY_TOKEN_FILE; annotate its service account with "
+            "eks.amazonaws.com/role-arn, or set spec.provider.aws.auth.authType: AccessKeys"
+        )
+    if not role:
+        raise _missing("no role to assume; set spec.provider.aws.auth.roleArn, or AWS_ROLE_ARN in the controller")
+    return AwsWebIdentity(role_arn=role, token_file=Path(token_file), session_name=SESSION_NAME)
+
+
+def _access_keys(auth: AwsAuth | None, login: Login, environment: Environment) -> AwsAccessKeys:
+    if auth is not None and auth.role_arn is not None:
+        raise ConfigError(
+            "spec.provider.aws.auth.roleArn with authType AccessKeys is not implemented in this version; use authType "
+            "Irsa, or remove it",
+            reason=Reason.NOT_IMPLEMENTED,
+        )
+    if auth is None or login.secret is None:
+        key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+        if not key or not secret:
+            raise _missing(
+                "the controller has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; set both, or name a Secret in "
+                "spec.provider.aws.auth.secretName"
+            )
+        return AwsAccessKeys(key, secret, environment.get("AWS_SESSION_TOKEN"))
+    token = None if auth.session_token_key is None else _entry(login.secret, auth.session_token_key)
+    return AwsAccessKeys(
+        _entry(login.secret, auth.access_key_id_key), _entry(login.secret, auth.secret_access_key_key), token
+    )
+
+
+def _entry(secret: Mapping[str, bytes], key: str) -> str:
+    try:
+        text = secret.get(key, b"").decode("ascii").strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise _missing(f"the Secret of spec.provider.aws.auth.secretName has no usable data key {key!r}")
+    return text
+
+
+def _missing(message: str) -> PermanentError:
+    return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)
 
 
 def _aws(provider: ProviderSpec, login: Login, environment: Environment, on_call: CallObserver) -> Provider:
     # The SDK is imported when first used: it takes 125 ms and 22 MB.
     from secret_manager_controller.providers.aws import AwsProvider  # noqa: PLC0415
 
-    assert provider.aws is not None  # The spec is normalised.
+    assert provider.aws is not None  # The spec's rules say so.
     return AwsProvider(
         region=provider.aws.region,
-        login=_aws_login(provider, login, environment),
+        login=aws_login(provider.aws.auth, login, environment),
         endpoint_url=environment.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or environment.get("AWS_ENDPOINT_URL"),
         on_call=on_call,
     )
+
+
+PROVIDERS: Mapping[str, ProviderFactory] = {"aws": _aws}
+"""By `spec.provider.type`."""

@@ -1,0 +1,64 @@
+# The one list of tasks; `make help` prints it. Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Real parts that the tests run against; built once and cached by version.
+TEST_PARTS := etcd kube-apiserver sops flux-crds
+DEMO_PARTS := etcd kube-apiserver flux-crds
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup parts demo test unit coverage lint format generate lock bench-calls clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## Make the virtual environment with the pinned requirements.
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+	@echo "Installing the pinned requirements into $(VENV) (about a minute) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+parts: ## Build etcd, kube-apiserver and sops into the cache (10 minutes once, nothing later).
+	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
+
+demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.
+	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(BIN)/python examples/demo/run.py
+
+test: $(READY) parts ## Run all tests.
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --cov --cov-report=
+
+unit: $(READY) ## Run the tests that need no real part: seconds.
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not real'
+
+coverage: $(READY) ## Report the coverage of the last `make test`, and check it where it must be above 95 %.
+	@$(BIN)/python -m coverage report --include='*/model/*,*/decrypt/*,*/apply.py,*/compare.py' --fail-under=95
+
+lint: $(READY) ## Check style, types and the direction of imports.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## Format the code.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+generate: $(READY) ## Write the CRD and its documentation anew from the models.
+	@$(BIN)/python -m secret_manager_controller.crd > helm/secret-manager-controller/crds/secretmanagerconfigs.yaml
+	@$(BIN)/python -m secret_manager_controller.crd --docs > docs/crd.md
+
+lock: $(READY) ## Pin all requirements anew, with hashes (needs uv).
+	@requirements/lock.sh
+
+bench-calls: $(READY) ## Count store calls: no change, one change, one drift; ends with a line of JSON.
+	@$(BIN)/python bench/calls.py
+
+clean: ## Remove what the other targets made here; the cache of built parts stays.
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,303 @@
+"""Everything that the controller meets, on loopback: an API server, a Git repository served as Flux serves it, a store.
+
+The demo and the tests on real processes share it. What stands in for Flux is `ArtifactServer` and a status that we
+write as source-controller does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from secret_manager_controller.crd import custom_resource_definition
+from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, SECRETS, ResourcePath
+from secret_manager_controller.testing import processes
+from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
+from secret_manager_controller.testing.aws import AwsServer
+from secret_manager_controller.testing.controlplane import ControlPlane
+
+T = TypeVar("T")
+
+Manifest = Mapping[str, Any]
+
+CONTROLLER_NAMESPACE = "microscaler-system"
+SOURCE_NAMESPACE, SOURCE_NAME = "flux-system", "services"
+WAIT_TIMEOUT = 30.0  # Seconds; what is waited for takes one or two.
+POLL_INTERVAL = 0.05
+STOP_GRACE = 25.0  # Seconds; the controller's own grace is 20.
+PLURALS = {"CustomResourceDefinition": "customresourcedefinitions", "GitRepository": "gitrepositories"}
+
+
+class StackError(RuntimeError):
+    """Something did not come about in time, or the API server refused a manifest."""
+
+
+class ControllerProcess:
+    """A running controller."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @property
+    def port(self) -> int | None:
+        """The port of /metrics, or None as long as it is not served."""
+        return next((record["port"] for record in self.records() if record.get("message") == "Started"), None)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the log records so far; a line that is no JSON comes as `{"message": line}`."""
+        complete, _, _ = self.log.read_text(errors="replace").rpartition("\n")
+        records = []
+        for line in complete.splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                records.append({"message": line})
+        return records
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Return status and text of an endpoint of METRICS_PORT."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ready(self) -> bool:
+        """Tell whether /readyz says so; raise if the process has ended."""
+        if self.process.poll() is not None:
+            raise StackError(f"the controller ended with {self.process.returncode}:\n{processes.tail(self.log)}")
+        return self.port is not None and self.http("/readyz")[0] == 200
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit code."""
+        processes.stop(self.process, grace=STOP_GRACE)
+        return int(self.process.returncode)
+
+
+class Stack:
+    """The parts, running; a context manager that stops and removes all of them."""
+
+    def __init__(
+        self, directory: Path, plane: ControlPlane, aws: AwsServer, repository: Path, artifacts: ArtifactServer
+    ) -> None:
+        self.directory = directory
+        self.plane = plane
+        self.aws = aws
+        self.repository = repository
+        self.artifacts = artifacts
+
+    @classmethod
+    @contextlib.contextmanager
+    def start(cls, *, etcd: Path, kube_apiserver: Path, flux_crds: Path, audit_log: bool = False) -> Iterator[Self]:
+        """Start everything but the controller: CRDs installed, namespaces made, an empty Git repository.
+
+        Args:
+            etcd: the program.
+            kube_apiserver: the program.
+            flux_crds: the directory with Flux's CRDs.
+            audit_log: whether the API server records every request.
+        """
+        with contextlib.ExitStack() as closing:
+            directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+            repository = directory / "repository"
+            repository.mkdir()
+            git(repository, "init", "--quiet", "--initial-branch=main")
+            aws = closing.enter_context(AwsServer.start(region="eu-central-1"))
+            plane = closing.enter_context(
+                ControlPlane.start(etcd=etcd, kube_apiserver=kube_apiserver, audit_log=audit_log)
+            )
+            artifacts = closing.enter_context(ArtifactServer(repository, namespace=SOURCE_NAMESPACE, name=SOURCE_NAME))
+            stack = cls(directory, plane, aws, repository, artifacts)
+            stack.apply(custom_resource_definition())
+            stack.apply(yaml.safe_load((flux_crds / "source.toolkit.fluxcd.io_gitrepositories.yaml").read_text()))
+            for resource in (SECRET_MANAGER_CONFIGS, GIT_REPOSITORIES):
+                stack.wait(f"{resource.plural} to be served", functools.partial(stack.get, resource.url()))
+            for namespace in (CONTROLLER_NAMESPACE, SOURCE_NAMESPACE):
+                stack.create_namespace(namespace)
+            yield stack
+
+    def create_namespace(self, name: str) -> None:
+        """Make a namespace."""
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def apply(self, manifest: Manifest) -> dict[str, Any]:
+        """Server-side apply one manifest and return the object.
+
+        Raises:
+            StackError: the API server refused it; the message is its own.
+        """
+        path = path_of(manifest) + "?fieldManager=stack&force=true"
+        status, answer = self.plane.request("PATCH", path, body=manifest, content_type="application/apply-patch+yaml")
+        if status >= 400:
+            raise StackError(answer["message"] if isinstance(answer, dict) else str(answer))
+        return dict(answer)
+
+    def apply_file(self, path: Path) -> None:
+        """Apply every manifest of a file."""
+        for manifest in yaml.safe_load_all(path.read_text()):
+            self.apply(manifest)
+
+    def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
+        """Make a Secret, or replace its data."""
+        encoded = {key: b64encode(value).decode() for key, value in data.items()}
+        metadata = {"namespace": namespace, "name": name}
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded})
+
+    def create_aws_credentials(self, namespace: str, name: str = "aws-credentials") -> None:
+        """Make the Secret that the examples log in to AWS with."""
+        keys = self.aws.access_keys
+        data = {"access-key-id": keys.access_key_id.encode(), "secret-access-key": keys.secret_access_key.encode()}
+        self.create_secret(namespace, name, data)
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        """Return what the API server has at a path, or None."""
+        status, answer = self.plane.request("GET", path)
+        return answer if status == 200 else None
+
+    def config(self, key: str) -> dict[str, Any]:
+        """Return the SecretManagerConfig with that request key, `namespace/name`; empty if there is none."""
+        namespace, _, name = key.partition("/")
+        return self.get(SECRET_MANAGER_CONFIGS.url(namespace, name)) or {}
+
+    def patch(self, path: str, body: Manifest) -> dict[str, Any]:
+        """Merge-patch an object."""
+        status, answer = self.plane.request("PATCH", path, body=body, content_type="application/merge-patch+json")
+        if status >= 400:
+            raise StackError(str(answer))
+        return dict(answer)
+
+    def delete(self, path: str) -> None:
+        """Delete an object."""
+        self.plane.request("DELETE", path)
+
+    def commit(self, message: str = "change") -> Artifact:
+        """Commit the repository's files as they are and publish them as Flux would."""
+        git(self.repository, "add", "--all")
+        git(self.repository, "commit", "--quiet", "--allow-empty", "--message", message)
+        artifact = self.artifacts.publish()
+        self.publish(artifact)
+        return artifact
+
+    def publish(self, artifact: Artifact) -> None:
+        """Let the GitRepository tell of an artifact."""
+        source = self.apply(
+            {
+                "apiVersion": "source.toolkit.fluxcd.io/v1",
+                "kind": "GitRepository",
+                "metadata": {"namespace": SOURCE_NAMESPACE, "name": SOURCE_NAME},
+                "spec": {"url": "https://git.example.invalid/services", "interval": "1m", "ref": {"branch": "main"}},
+            }
+        )
+        status = git_repository_status(artifact, generation=source["metadata"]["generation"])
+        path = GIT_REPOSITORIES.url(SOURCE_NAMESPACE, SOURCE_NAME)
+        self.patch(f"{path}/status", {"status": status})
+
+    def wait(self, what: str, look: Callable[[], T | None], *, timeout: float = WAIT_TIMEOUT) -> T:
+        """Look until there is something true to see, and return it.
+
+        Raises:
+            StackError: it did not come about within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (seen := look()):
+            if time.monotonic() > deadline:
+                raise StackError(f"waited {timeout:g} s for {what}")
+            time.sleep(POLL_INTERVAL)
+        return seen
+
+    def wait_ready(self, key: str, *, reason: str = "ReconciliationSucceeded", after: str = "") -> dict[str, Any]:
+        """Wait until the Ready condition of an object's present generation has a reason, and return its status.
+
+        Args:
+            key: `namespace/name`.
+            reason: the condition's reason.
+            after: the revision that must have been attempted, if given.
+        """
+
+        def look() -> dict[str, Any] | None:
+            body = self.config(key)
+            status = body.get("status") or {}
+            current = status.get("observedGeneration") == body.get("metadata", {}).get("generation")
+            there = current and condition(status).get("reason") == reason
+            return status if there and after in status.get("lastAttemptedRevision", "") else None
+
+        try:
+            return self.wait(f"{key} to be {reason}", look)
+        except StackError as error:
+            raise StackError(f"{error}; its status is {self.config(key).get('status')}") from None
+
+    @contextlib.contextmanager
+    def controller(self, **settings: str) -> Iterator[ControllerProcess]:
+        """Run a controller against the parts while the context lasts.
+
+        Args:
+            settings: environment variables beside those that the parts need.
+        """
+        log = self.directory / f"controller-{time.monotonic_ns()}.log"
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOME": str(self.directory),
+            "KUBECONFIG": str(self.plane.kubeconfig()),
+            "POD_NAMESPACE": CONTROLLER_NAMESPACE,
+            "METRICS_HOST": "127.0.0.1",
+            "METRICS_PORT": "0",
+            "CACHE_DIRECTORY": str(self.directory / "cache"),
+            "AWS_ENDPOINT_URL": self.aws.endpoint_url,
+            "LOG_LEVEL": "debug",
+        }
+        command = [sys.executable, "-m", "secret_manager_controller.controller.main"]
+        controller = ControllerProcess(processes.start(command, log=log, environment=environment | settings), log)
+        try:
+            self.wait("the controller to be ready", controller.ready)
+            yield controller
+        finally:
+            controller.stop()
+
+
+def condition(status: Mapping[str, Any], kind: str = "Ready") -> dict[str, Any]:
+    """Return one condition of a status; empty if there is none."""
+    return next((dict(found) for found in status.get("conditions") or [] if found["type"] == kind), {})
+
+
+def path_of(manifest: Manifest) -> str:
+    """Return the API path of a manifest's object."""
+    group, _, version = manifest["apiVersion"].rpartition("/")
+    plural = PLURALS.get(manifest["kind"], manifest["kind"].lower() + "s")
+    metadata = manifest["metadata"]
+    return ResourcePath(group, version, plural).url(metadata.get("namespace"), metadata["name"])
+
+
+def secret_path(namespace: str, name: str) -> str:
+    """Return the API path of a Secret."""
+    return SECRETS.url(namespace, name)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory's content over another's."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git in a repository, as nobody in particular and without this machine's configuration."""
+    identity = ["-c", "user.name=example", "-c", "user.email=example@example.invalid", "-c", "commit.gpgsign=false"]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    command = ["git", *identity, "-c", "safe.directory=*", "-C", str(repository), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=60).stdout
