@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from lease_sharding.fence import Fence, OwnershipLost
+from lease_sharding.fence import Fence
 from secret_manager_controller.compare import VersionMemory
 from secret_manager_controller.errors import ControllerError, Reason
 from secret_manager_controller.model.inventory import Inventory, InventoryEntry
@@ -48,7 +48,7 @@ class _Progress:
     done: dict[SecretName, InventoryEntry | None] = field(default_factory=dict)
     written: list[Write] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    lost: OwnershipLost | None = None
+    fatal: Exception | None = None
     stopped: bool = False
 
 
@@ -80,8 +80,8 @@ async def _run(writes: Iterable[Write], session: StoreSession, progress: _Progre
                 return
 
     await asyncio.gather(*(work() for _ in range(PARALLEL_WRITES)))
-    if progress.lost is not None:
-        raise progress.lost
+    if progress.fatal is not None:
+        raise progress.fatal
 
 
 async def _attempt(write: Write, session: StoreSession, progress: _Progress) -> None:
@@ -89,14 +89,14 @@ async def _attempt(write: Write, session: StoreSession, progress: _Progress) -> 
     try:
         progress.done[name] = await _perform(write, session)
         progress.written.append(write)
-    except OwnershipLost as lost:
-        progress.lost, progress.stopped = lost, True
     except ControllerError as error:
         progress.failures.append(Failure(name, error))
         progress.stopped = progress.stopped or error.reason in _STORE_WIDE
         if isinstance(write, Update | Adopt) and write.current.version is not None:
             # The version may not be the current one: the next comparison reads the store again.
             session.memory.forget(session.store, name, write.current.version)
+    except Exception as error:  # noqa: BLE001 - raised by `_run` once the writes under way have ended.
+        progress.fatal, progress.stopped = error, True
 
 
 async def _perform(write: Write, session: StoreSession) -> InventoryEntry | None:

@@ -13,7 +13,7 @@ CANARY = b"canary-7f3a"
 
 def test_a_value_never_prints():
     value = SecretValue(CANARY)
-    for text in (repr(value), str(value), f"{value}", f"{value!r:>40}", "%s" % (value,), str([value]), str({"k": value})):
+    for text in (repr(value), str(value), f"{value}", f"{value!r:>40}", str([value]), str({"k": value})):
         assert "canary" not in text
     assert "canary" not in repr(HashKey(CANARY))
 

@@ -1,0 +1,314 @@
+"""The steps strung together, with a store in memory and plain files as the source."""
+
+import asyncio
+import dataclasses
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lease_sharding.fence import OwnershipLost, SoleMemberFence
+from secret_manager_controller.decrypt.decryptor import Decryptor
+from secret_manager_controller.decrypt.keyring import KeyRing
+from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.model.observed import OwnerMark
+from secret_manager_controller.model.secret import HashKey
+from secret_manager_controller.model.snapshot import Revision
+from secret_manager_controller.model.spec import parse_spec
+from secret_manager_controller.reconcile import Reconciler, Request, Trace
+from secret_manager_controller.sources.tree import SnapshotTree
+from secret_manager_controller.testing.store import FakeProvider, FakeStore
+
+ME = OwnerMark("cluster-1", "team-a/idam")
+ANOTHER = OwnerMark("cluster-1", "team-b/other")
+PROFILE = "idam/deployment-configuration/profiles/dev"
+
+
+class Source:
+    """A directory whose revision is set by hand."""
+
+    def __init__(self, root):
+        self.root = root
+        self.fetches = 0
+        self.error = None
+        self.commit("1")
+
+    def commit(self, number):
+        self.revision = Revision(f"main@sha1:{number * 8}", f"sha256:{number}", "http://source.invalid")
+
+    async def resolve(self, ref):
+        assert (ref.kind, ref.namespace, ref.name) == ("GitRepository", "flux-system", "repo")
+        if self.error:
+            raise self.error
+        return self.revision
+
+    @asynccontextmanager
+    async def fetch(self, revision):
+        self.fetches += 1
+        yield SnapshotTree(revision=revision, root=self.root)
+
+
+class World:
+    """One object, its source and its store; `reconcile` keeps what status would."""
+
+    def __init__(self, root):
+        self.root = root
+        self.source = Source(root)
+        self.store = FakeStore()
+        self.dead = set()
+        self.key_namespaces = None
+        self.reconciler = Reconciler(
+            source=self.source,
+            keys=self,
+            stores=self,
+            owners=self,
+            decryptor=Decryptor(HashKey(b"k" * 32)),
+            cluster="cluster-1",
+            controller_namespace="microscaler-system",
+        )
+        self.request = None
+        self.spec()
+
+    def spec(self, **changes):
+        body = {
+            "sourceRef": {"name": "repo", "namespace": "flux-system"},
+            "provider": {"type": "aws", "aws": {"region": "eu-central-1"}},
+            "secrets": {"environment": "dev"},
+        } | changes
+        generation = 1 if self.request is None else self.request.generation + 1
+        inventory = {} if self.request is None else self.request.inventory
+        settled_key = None if self.request is None else self.request.settled_key
+        self.request = Request("team-a", "idam", generation, parse_spec({"spec": body}), inventory, settled_key)
+
+    def files(self, **env):
+        path = self.root / PROFILE / "application.secrets.env"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{key}={value}\n" for key, value in env.items()))
+
+    async def find(self, namespaces):
+        self.key_namespaces = namespaces
+        return KeyRing.parse(())
+
+    async def open(self, spec, grants):
+        return FakeProvider(self.store), "aws/eu-central-1"
+
+    async def living(self, marks):
+        return frozenset(marks) - self.dead
+
+    async def reconcile(self, fence=None):
+        self.store.clear_calls()
+        trace = Trace()
+        report = await self.reconciler.reconcile(self.request, fence or SoleMemberFence(), trace)
+        if report is not None:
+            self.request = dataclasses.replace(
+                self.request, inventory=report.inventory, settled_key=trace.settled_key if report.complete else None
+            )
+        return report
+
+    def calls(self):
+        return [call.operation for call in self.store.calls]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+async def test_secrets_are_created_with_our_mark_and_then_nothing_is_done_or_read(world):
+    world.files(URL="u", KEY="k")
+    report = await world.reconcile()
+    assert (report.created, report.complete) == (("idam-KEY", "idam-URL"), True)
+    assert world.store.values() == {"idam-KEY": b"k", "idam-URL": b"u"}
+    assert world.store.mark("idam-KEY") == ME
+    assert await world.reconcile() is None
+    assert (world.calls(), world.source.fetches) == (["observe"], 1)
+    assert world.key_namespaces == ("team-a", "microscaler-system")
+
+
+async def test_one_changed_value_is_one_look_and_one_write_without_a_read(world):
+    world.files(URL="u", KEY="k")
+    await world.reconcile()
+    world.files(URL="u", KEY="k2")
+    world.source.commit("2")
+    assert (await world.reconcile()).updated == ("idam-KEY",)
+    assert world.calls() == ["observe", "update"]
+    assert world.store.values()["idam-KEY"] == b"k2"
+
+
+async def test_a_new_revision_that_changes_nothing_writes_nothing_and_settles(world):
+    world.files(URL="u")
+    await world.reconcile()
+    world.source.commit("2")
+    report = await world.reconcile()
+    assert (report.changed, world.calls()) == (False, ["observe"])
+    assert await world.reconcile() is None
+
+
+async def test_a_restarted_controller_reads_what_its_predecessor_did_not_record(world):
+    """After a crash between the write and the status nothing is written twice."""
+    world.files(URL="u", KEY="k")
+    await world.reconcile()
+    world.request = dataclasses.replace(world.request, inventory={}, settled_key=None)
+    world.reconciler = dataclasses.replace(world.reconciler, memory=type(world.reconciler.memory)())
+    report = await world.reconcile()
+    assert (report.changed, world.calls()) == (False, ["observe", "read"])
+    assert world.store.versions("idam-KEY") == 1
+
+
+async def test_a_value_changed_by_hand_is_put_back(world):
+    world.files(URL="u")
+    await world.reconcile()
+    world.store.put_by_hand("idam-URL", b"by hand")
+    assert (await world.reconcile()).updated == ("idam-URL",)
+    assert world.calls() == ["observe", "read", "update"]
+    assert world.store.values() == {"idam-URL": b"u"}
+
+
+async def test_a_to_b_to_a_arrives_as_a(world):
+    for number, value in enumerate("aba"):
+        world.files(KEY=value)
+        world.source.commit(str(number))
+        await world.reconcile()
+        assert world.store.values() == {"idam-KEY": value.encode()}
+    assert world.store.versions("idam-KEY") == 3
+
+
+async def test_a_secret_deleted_by_hand_comes_back(world):
+    world.files(URL="u")
+    await world.reconcile()
+    world.store.destroy("idam-URL")
+    assert (await world.reconcile()).created == ("idam-URL",)
+
+
+async def test_what_left_git_goes_with_prune_and_stays_without(world):
+    world.files(URL="u", KEY="k")
+    await world.reconcile()
+    world.files(URL="u")
+    world.source.commit("2")
+    assert (await world.reconcile()).orphans == ("idam-KEY",)
+    world.spec(prune=True)
+    assert (await world.reconcile()).pruned == ("idam-KEY",)
+    assert world.store.values() == {"idam-URL": b"u"}
+
+
+async def test_many_leave_only_with_a_confirmation_of_the_very_revision(world):
+    world.files(**{f"K{number}": "v" for number in range(8)})
+    world.spec(prune=True)
+    await world.reconcile()
+    world.files(K0="v")
+    world.source.commit("2")
+    assert len((await world.reconcile()).held) == 7
+    world.request = dataclasses.replace(world.request, confirm_prune="main@sha1:other")
+    assert len((await world.reconcile()).held) == 7
+    world.request = dataclasses.replace(world.request, confirm_prune=world.source.revision.revision)
+    assert len((await world.reconcile()).pruned) == 7
+
+
+@pytest.mark.parametrize("broken", ["empty", "missing", "undecodable", "source"])
+async def test_a_broken_source_deletes_nothing(world, broken):
+    world.spec(prune=True)
+    world.files(URL="u")
+    await world.reconcile()
+    world.source.commit("2")
+    path = world.root / PROFILE / "application.secrets.env"
+    match broken:
+        case "empty":
+            path.write_text("")
+        case "missing":
+            path.unlink()
+        case "undecodable":
+            path.write_bytes(b"URL=\xff\n")
+        case "source":
+            world.source.error = RetryableError(Reason.SOURCE_NOT_READY, "not ready")
+    with pytest.raises((PermanentError, RetryableError)):
+        await world.reconcile()
+    assert world.store.values() == {"idam-URL": b"u"}
+    assert world.store.writes() == []
+
+
+async def test_a_foreign_secret_is_a_conflict_and_the_others_are_synced(world):
+    world.files(URL="u", KEY="k")
+    world.store.put_by_hand("idam-KEY", b"theirs", mark=ANOTHER)
+    report = await world.reconcile()
+    assert ([c.name for c in report.conflicts], report.created, report.complete) == (["idam-KEY"], ("idam-URL",), False)
+    assert world.store.values()["idam-KEY"] == b"theirs"
+    world.spec(adoption="Adopt")
+    assert len((await world.reconcile()).conflicts) == 1
+    world.dead = {ANOTHER}
+    report = await world.reconcile()
+    assert (report.adopted, report.complete) == (("idam-KEY",), True)
+    assert (world.store.values()["idam-KEY"], world.store.mark("idam-KEY")) == (b"k", ME)
+
+
+async def test_create_only_leaves_values_and_replace_later_repairs_them(world):
+    world.files(KEY="k")
+    world.spec(updatePolicy="CreateOnly")
+    await world.reconcile()
+    world.store.put_by_hand("idam-KEY", b"by hand")
+    assert await world.reconcile() is None
+    world.files(KEY="k2")
+    world.source.commit("2")
+    assert not (await world.reconcile()).changed
+    assert world.store.values() == {"idam-KEY": b"by hand"}
+    world.spec(updatePolicy="Replace")
+    assert (await world.reconcile()).updated == ("idam-KEY",)
+    assert world.store.values() == {"idam-KEY": b"k2"}
+
+
+async def test_partial_success_is_not_settled_and_the_retry_writes_the_rest(world):
+    world.files(A="1", B="2")
+    world.store.fail("create", PermanentError(Reason.STORE_ACCESS_DENIED, "denied"))
+    assert (await world.reconcile()).synced == 1
+    assert world.request.settled_key is None
+    report = await world.reconcile()
+    assert (report.synced, report.complete, len(report.created)) == (2, True, 1)
+
+
+async def test_a_changed_spec_is_worked_out_anew(world):
+    world.files(KEY="k")
+    await world.reconcile()
+    world.spec(secrets={"environment": "dev", "suffix": "v2"})
+    assert (await world.reconcile()).created == ("idam-KEY-v2",)
+
+
+async def test_what_is_not_implemented_is_said_before_anything_is_read(world):
+    world.spec(secrets={"environment": "dev", "kustomizePath": "overlays/dev"})
+    with pytest.raises(ConfigError) as caught:
+        await world.reconcile()
+    assert caught.value.reason is Reason.NOT_IMPLEMENTED
+    assert (world.key_namespaces, world.calls()) == (None, [])
+
+
+async def test_a_foreign_credential_secret_is_denied_before_anything_is_read(world):
+    auth = {"authType": "AccessKeys", "secretName": "keys", "secretNamespace": "team-b"}
+    world.spec(provider={"type": "aws", "aws": {"auth": auth}})
+    with pytest.raises(AccessDenied, match="secretNamespace"):
+        await world.reconcile()
+    assert (world.key_namespaces, world.calls()) == (None, [])
+
+
+async def test_cleanup_deletes_what_is_ours_and_nothing_else(world):
+    world.files(URL="u", KEY="k")
+    await world.reconcile()
+    world.store.put_by_hand("unrelated", b"x")
+    world.store.put_by_hand("idam-other", b"x", mark=ANOTHER)
+    report = await world.reconciler.cleanup(world.request, SoleMemberFence())
+    assert report.pruned == ("idam-KEY", "idam-URL")
+    assert world.store.values() == {"unrelated": b"x", "idam-other": b"x"}
+
+
+async def test_a_lost_fence_writes_nothing(world):
+    world.files(URL="u")
+    fence = SoleMemberFence()
+    fence.revoke()
+    with pytest.raises(OwnershipLost):
+        await world.reconcile(fence)
+    assert world.store.values() == {}
+
+
+async def test_many_objects_share_one_reconciler(tmp_path):
+    worlds = [World(tmp_path / str(number)) for number in range(5)]
+    for number, world in enumerate(worlds):
+        world.files(KEY=str(number))
+        world.request = dataclasses.replace(world.request, name=f"idam-{number}")
+    await asyncio.gather(*(world.reconcile() for world in worlds))
+    assert [world.store.values()["idam-KEY"] for world in worlds] == [b"0", b"1", b"2", b"3", b"4"]
