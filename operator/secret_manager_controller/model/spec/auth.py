@@ -21,7 +21,14 @@ from secret_manager_controller.model.spec.base import (
 # https://cloud.google.com/iam/docs/service-accounts-create: it becomes part of a URL, so nothing else gets in.
 ServiceAccountEmail = Annotated[str, text(r"^[A-Za-z0-9.-]+@[A-Za-z0-9.-]+$", longest=254)]
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html
-RoleArn = Annotated[str, text(r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+$", longest=2048)]
+RoleArn = Annotated[
+    str,
+    text(longest=2048),
+    Rule.match(
+        "arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+",
+        "must be a role's ARN, such as arn:aws:iam::123456789012:role/secret-manager",
+    ),
+]
 Uuid = Annotated[str, text("^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$", longest=36)]
 
 _ALIAS = "The same as authType, under the name that it had before."

@@ -60,6 +60,17 @@ class Rule:
     field: str | None = None
 
     @classmethod
+    def match(cls, pattern: str, message: str, *, why: Why = Why.INVALID) -> Self:
+        """Return a rule for texts that match an RE2 pattern as a whole; says more than the schema's `pattern` does."""
+        matched = re.compile(pattern).fullmatch
+        return cls(
+            cel=f"self.matches(r'^{pattern}$')",
+            holds=lambda text: matched(text) is not None,
+            message=message,
+            why=why,
+        )
+
+    @classmethod
     def refuse(cls, pattern: str, message: str) -> Self:
         """Return a rule for texts that must not contain what an RE2 pattern finds."""
         found = re.compile(pattern).search

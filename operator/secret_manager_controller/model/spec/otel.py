@@ -12,7 +12,15 @@ from secret_manager_controller.model.spec.base import Block, DataKey, FromJson, 
 
 # A scheme, a host, perhaps a port and a path. No user and no query: a password in a URL would be shown everywhere.
 _HOST = r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
-Endpoint = Annotated[str, text(rf"^https?://{_HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?$", longest=512)]
+Endpoint = Annotated[
+    str,
+    text(longest=512),
+    Rule.match(
+        rf"https?://{_HOST}(:[0-9]{{1,5}})?(/[A-Za-z0-9._~/-]*)?",
+        "must be http:// or https://, a host, and perhaps a port and a path; a login belongs into headersSecretRef",
+        why=Why.FORBIDDEN,  # The API server would repeat an INVALID value, and with it a password in it.
+    ),
+]
 Site = Annotated[str, text(r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", longest=253)]
 Label = Annotated[str, text(longest=255, shortest=1)]
 

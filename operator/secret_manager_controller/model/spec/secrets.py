@@ -9,7 +9,14 @@ from pydantic import Field
 from secret_manager_controller.model.spec.base import Block, RelativePath, Rule, Why, text
 
 # A profile's directory: one name, with nothing in it that a path or a shell could read otherwise.
-Environment = Annotated[str, text("^[A-Za-z0-9_][A-Za-z0-9._-]*$", longest=128)]
+Environment = Annotated[
+    str,
+    text(longest=128),
+    Rule.match(
+        "[A-Za-z0-9_][A-Za-z0-9._-]*",
+        "must be the name of one directory: of letters, digits, '.', '_' and '-', the first no '.' or '-'",
+    ),
+]
 # Whatever a store does not allow in a name is replaced, so any text will do.
 Affix = Annotated[str, text(longest=255)]
 

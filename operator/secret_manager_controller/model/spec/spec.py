@@ -21,8 +21,8 @@ LONGEST_INTERVAL = 86_400
 """Seconds. A day: whoever wants fewer passes wants `suspend`."""
 
 # Whole hours, minutes and seconds, in this order: a subset of Go's durations that needs no arithmetic with fractions.
-DURATION_PATTERN = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$"
-_DURATION = re.compile(DURATION_PATTERN)
+_DURATION = "([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?"
+_DURATION_PART = re.compile("([0-9]+)([hms])")
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
@@ -33,20 +33,21 @@ class DeletionPolicy(enum.StrEnum):
     DELETE = "Delete"
 
 
-def duration_seconds(duration: str) -> int:
-    """Return the seconds of a duration such as `1h30m`, which must match `DURATION_PATTERN`."""
-    match = _DURATION.match(duration)
-    parts = [part for part in match.groups() if part] if match else []
-    return sum(int(part[:-1]) * _SECONDS[part[-1]] for part in parts)
+def _seconds(duration: str) -> int:
+    return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(duration))
 
 
 Interval = Annotated[
     str,
-    text(DURATION_PATTERN, longest=18, shortest=2),
+    text(longest=18, shortest=2),
     Rule(
-        cel=f"duration(self) >= duration('{SHORTEST_INTERVAL}s') && duration(self) <= duration('{LONGEST_INTERVAL}s')",
-        holds=lambda interval: SHORTEST_INTERVAL <= duration_seconds(interval) <= LONGEST_INTERVAL,
-        message="must be between 10s and 24h",
+        cel=f"self.matches('^{_DURATION}$') && duration(self) >= duration('{SHORTEST_INTERVAL}s') "
+        f"&& duration(self) <= duration('{LONGEST_INTERVAL}s')",
+        holds=lambda interval: (
+            re.fullmatch(_DURATION, interval) is not None
+            and SHORTEST_INTERVAL <= _seconds(interval) <= LONGEST_INTERVAL
+        ),
+        message="must be a duration between 10s and 24h, such as 90s, 5m or 1h30m",
     ),
 ]
 
@@ -136,4 +137,4 @@ class Spec(Block):
     @property
     def interval_seconds(self) -> float:
         """The interval in seconds."""
-        return float(duration_seconds(self.interval))
+        return float(_seconds(self.interval))

@@ -33,7 +33,14 @@ _OWNER_MARK_RULE = _key_rule(
 )
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects; older ones have a domain before a colon.
-ProjectId = Annotated[str, text(r"^([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]$", longest=100)]
+ProjectId = Annotated[
+    str,
+    text(longest=100),
+    Rule.match(
+        "([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]",
+        "must be a project's id, such as my-project-123; neither its title nor its number",
+    ),
+]
 GcpLocation = Annotated[str, text("^[a-z]+-[a-z]+[0-9]+$", longest=63)]
 CryptoKeyName = Annotated[
     str,
@@ -53,7 +60,11 @@ GcpLabels = Annotated[
 ]
 
 # https://docs.aws.amazon.com/general/latest/gr/rande.html; it becomes part of a host name.
-AwsRegion = Annotated[str, text("^[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}$", longest=32)]
+AwsRegion = Annotated[
+    str,
+    text(longest=32),
+    Rule.match("[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "must be a region's id, such as eu-central-1"),
+]
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/managing-secrets_tagging.html
 # Of 50, some are our owner marks.
 AwsTags = Annotated[
@@ -68,7 +79,14 @@ AwsTags = Annotated[
 ]
 
 # https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates; it becomes part of a host name.
-VaultName = Annotated[str, text("^[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]$", longest=24)]
+VaultName = Annotated[
+    str,
+    text(longest=127),
+    Rule.match(
+        "[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]",
+        "must be the vault's name alone, without its domain: 3 to 24 letters, digits and '-'",
+    ),
+]
 # Of a Key Vault secret's 15 tags, some are our owner marks.
 AzureTags = Annotated[
     Mapping[str, Annotated[str, text(longest=256)]],

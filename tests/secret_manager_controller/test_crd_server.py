@@ -1,0 +1,528 @@
+"""The CRD on a real API server, and whether `parse_spec` judges every spec as the server does."""
+
+import json
+import re
+import ssl
+import time
+import urllib.request
+from copy import deepcopy
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from secret_manager_controller.crd import custom_resource_definition, open_api_schema
+from secret_manager_controller.errors import ConfigError
+from secret_manager_controller.model.annotations import GROUP
+from secret_manager_controller.model.inventory import MAX_SECRETS, InventoryEntry
+from secret_manager_controller.model.spec import parse_spec
+from secret_manager_controller.model.status import Condition, Status, parse_status
+
+NAMESPACE = "crd-tests"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+OBJECTS = f"/apis/{GROUP}/v1/namespaces/{NAMESPACE}/secretmanagerconfigs"
+DEADLINE = 30.0  # Seconds until a new CRD is served; it takes well under one.
+
+AWS, GCP, AZURE = {}, {"projectId": "my-project"}, {"vaultName": "my-vault"}
+ROLE = "arn:aws:iam::123456789012:role/secret-manager"
+
+
+def spec_of(**changes):
+    """Return a valid spec with some fields set, or removed by None."""
+    base = {"sourceRef": {"name": "repo"}, "provider": {"type": "aws", "aws": {}}, "secrets": {"environment": "dev"}}
+    return {name: value for name, value in (base | changes).items() if value is not None}
+
+
+def secrets(**fields):
+    return spec_of(secrets={"environment": "dev"} | fields)
+
+
+def aws(**fields):
+    return spec_of(provider={"type": "aws", "aws": AWS | fields})
+
+
+def gcp(**fields):
+    return spec_of(provider={"type": "gcp", "gcp": GCP | fields})
+
+
+def azure(**fields):
+    return spec_of(provider={"type": "azure", "azure": AZURE | fields})
+
+
+GOOD = {
+    "minimal": spec_of(),
+    "every-flux-kind": spec_of(sourceRef={"kind": "OCIRepository", "name": "a.b-c", "namespace": "flux-system"}),
+    "application": spec_of(
+        sourceRef={"kind": "Application", "name": "a", "sourceName": "b", "gitCredentials": {"secretName": "c"}}
+    ),
+    "everything-switched": spec_of(
+        suspend=True,
+        prune=True,
+        deletionPolicy="Delete",
+        updatePolicy="CreateOnly",
+        adoption="Adopt",
+        interval="1h30m",
+        requireVerifiedSource=True,
+    ),
+    "shortest-interval": spec_of(interval="10s"),
+    "longest-interval": spec_of(interval="24h"),
+    "kustomize": secrets(kustomizePath="./microservices/a/deployment-configuration/profiles/dev/"),
+    "base-path-at-the-root": secrets(basePath="."),
+    "any-affix": secrets(prefix="", suffix="-prod/ä"),
+    "aws-keys": aws(auth={"authType": "AccessKeys", "secretName": "login", "sessionTokenKey": "token"}),
+    "aws-options": aws(region="us-gov-west-1", auth={"roleArn": ROLE}, kmsKeyId="alias/a", tags={"team": "Ä 1"}),
+    "both-names-of-the-login": aws(auth={"authType": "Irsa", "type": "Irsa"}),
+    "gcp-key": gcp(auth={"type": "JsonCredentials", "secretName": "login", "secretKey": "k"}),
+    "gcp-regional": gcp(location="europe-west1", labels={"team": "a"}, keepVersions=3),
+    "gcp-automatic": gcp(replication={"automatic": {}}),
+    "gcp-user-managed": gcp(
+        replication={"userManaged": {"replicas": [{"location": "europe-west1"}, {"location": "europe-west4"}]}}
+    ),
+    "azure": azure(auth={"clientId": "12345678-1234-1234-1234-123456789012"}, expiresOn="2030-01-01T00:00:00Z"),
+    "gcp-at-the-top": spec_of(provider=None, gcp=GCP | {"auth": {"type": "WorkloadIdentity"}}),
+    "aws-at-the-top": spec_of(provider=None, aws=AWS),
+    "azure-at-the-top": spec_of(provider=None, azure=AZURE),
+    "otlp": spec_of(otel={"type": "Otlp", "endpoint": "http://otel-collector:4317", "environment": "production"}),
+    "datadog": spec_of(otel={"type": "Datadog", "site": "datadoghq.com", "apiKeySecretRef": {"name": "datadog"}}),
+}
+
+# By name: the spec, the path that both blame, what ours says, and what the API server says where that is its own text.
+BAD = {
+    "empty": ({}, "spec.sourceRef", "is required", "Required value"),
+    "no-environment": (spec_of(secrets={}), "spec.secrets.environment", "is required", "Required value"),
+    "no-store": (spec_of(provider=None), "spec.provider", "is needed: the store's type", None),
+    "both-forms": (spec_of(aws=AWS), "spec", "must name one store", None),
+    "two-at-the-top": (spec_of(provider=None, aws=AWS, gcp=GCP), "spec", "must name one store", None),
+    "no-block": (spec_of(provider={"type": "gcp"}), "spec.provider.gcp", "is needed with type gcp", None),
+    "other-block": (
+        spec_of(provider={"type": "aws", "aws": AWS, "azure": AZURE}),
+        "spec.provider.azure",
+        "is not the store that provider.type names",
+        None,
+    ),
+    "unknown-store": (spec_of(provider={"type": "vault"}), "spec.provider.type", "must be", "supported values"),
+    "no-project": (gcp(projectId=None), "spec.provider.gcp.projectId", "is required", "Required value"),
+    "unknown-kind": (
+        spec_of(sourceRef={"kind": "HelmChart", "name": "a"}),
+        "spec.sourceRef.kind",
+        "must be 'GitRepository'",
+        'supported values: "GitRepository"',
+    ),
+    "no-object-name": (spec_of(sourceRef={"name": "A b"}), "spec.sourceRef.name", "must match ^", "should match '^"),
+    "source-name-of-flux": (
+        spec_of(sourceRef={"name": "a", "sourceName": "b"}),
+        "spec.sourceRef.sourceName",
+        "is for kind Application",
+        None,
+    ),
+    "credentials-of-flux": (
+        spec_of(sourceRef={"name": "a", "gitCredentials": {"secretName": "b"}}),
+        "spec.sourceRef.gitCredentials",
+        "a Flux source has its own login",
+        None,
+    ),
+    "absolute-path": (secrets(basePath="/etc"), "spec.secrets.basePath", "remove the leading '/'", None),
+    "path-outside": (secrets(kustomizePath="a/../../b"), "spec.secrets.kustomizePath", "remove '..'", None),
+    "path-only-up": (secrets(basePath=".."), "spec.secrets.basePath", "remove '..'", None),
+    "path-with-empty-name": (secrets(basePath="a//b"), "spec.secrets.basePath", "must not have an empty name", None),
+    "path-with-backslash": (secrets(basePath="a\\b"), "spec.secrets.basePath", "must match ^", "should match '^"),
+    "both-modes": (secrets(basePath="a", kustomizePath="b"), "spec.secrets.basePath", "remove one of the two", None),
+    "environment-is-a-path": (
+        spec_of(secrets={"environment": "a/b"}),
+        "spec.secrets.environment",
+        "the name of one directory",
+        None,
+    ),
+    "environment-is-the-parent": (
+        spec_of(secrets={"environment": ".."}),
+        "spec.secrets.environment",
+        "the name of one directory",
+        None,
+    ),
+    "short-interval": (spec_of(interval="9s"), "spec.interval", "must be a duration between 10s and 24h", None),
+    "long-interval": (spec_of(interval="24h1s"), "spec.interval", "must be a duration between 10s and 24h", None),
+    "interval-without-unit": (spec_of(interval="300"), "spec.interval", "such as 90s, 5m or 1h30m", None),
+    "interval-as-number": (spec_of(interval=300), "spec.interval", "must be a string", "must be of type string"),
+    "boolean-in-quotes": (spec_of(prune="true"), "spec.prune", "must be true or false", "must be of type boolean"),
+    "unknown-policy": (spec_of(deletionPolicy="Retain"), "spec.deletionPolicy", "must be 'Orphan'", "supported values"),
+    "two-logins": (
+        aws(auth={"authType": "Irsa", "type": "AccessKeys"}),
+        "spec.provider.aws.auth.type",
+        "says something else",
+        None,
+    ),
+    "secret-of-no-login": (
+        aws(auth={"secretName": "login"}),
+        "spec.provider.aws.auth.secretName",
+        "set authType: AccessKeys",
+        None,
+    ),
+    "secret-of-no-login-gcp": (
+        gcp(auth={"type": "WorkloadIdentity", "secretName": "login"}),
+        "spec.provider.gcp.auth.secretName",
+        "set authType: JsonCredentials",
+        None,
+    ),
+    "no-role": (aws(auth={"roleArn": "my-role"}), "spec.provider.aws.auth.roleArn", "must be a role's ARN", None),
+    "tag-of-ours": (aws(tags={f"{GROUP}/owner": "me"}), "spec.provider.aws.tags", "to the owner marks", None),
+    "tag-of-aws": (aws(tags={"aws:a": "b"}), "spec.provider.aws.tags", "do not begin with 'aws:'", None),
+    "label-in-capitals": (gcp(labels={"Team": "a"}), "spec.provider.gcp.labels", "lower-case letters", None),
+    "vault-is-a-url": (
+        azure(vaultName="my-vault.example.com"),
+        "spec.provider.azure.vaultName",
+        "must be the vault's name alone",
+        None,
+    ),
+    "no-such-day": (
+        azure(expiresOn="2030-02-30T00:00:00Z"),
+        "spec.provider.azure.expiresOn",
+        "must be a date that exists",
+        "must be of type date-time",
+    ),
+    "regional-and-replicated": (
+        gcp(location="europe-west1", replication={"automatic": {}}),
+        "spec.provider.gcp.replication",
+        "remove one of the two",
+        None,
+    ),
+    "replicated-no-way": (gcp(replication={}), "spec.provider.gcp.replication", "must have exactly one of", None),
+    "replicated-twice": (
+        gcp(replication={"userManaged": {"replicas": [{"location": "europe-west1"}, {"location": "europe-west1"}]}}),
+        "spec.provider.gcp.replication.userManaged.replicas",
+        "name a location twice",
+        None,
+    ),
+    "replicated-nowhere": (
+        gcp(replication={"userManaged": {"replicas": []}}),
+        "spec.provider.gcp.replication.userManaged.replicas",
+        "must have at least 1 entries",
+        "should have at least 1 items",
+    ),
+    "no-versions": (
+        gcp(keepVersions=0),
+        "spec.provider.gcp.keepVersions",
+        "must be at least 1",
+        "should be greater than or equal to 1",
+    ),
+    "inline-api-key": (
+        spec_of(otel={"type": "Datadog", "apiKey": "CANARY-9a31"}),
+        "spec.otel.apiKey",
+        "name it in apiKeySecretRef",
+        None,
+    ),
+    "otlp-without-endpoint": (spec_of(otel={"type": "Otlp"}), "spec.otel.endpoint", "is needed with type Otlp", None),
+    "otlp-with-site": (
+        spec_of(otel={"type": "Otlp", "endpoint": "http://a:4317", "site": "datadoghq.com"}),
+        "spec.otel.site",
+        "is for type Datadog",
+        None,
+    ),
+    "datadog-with-endpoint": (
+        spec_of(otel={"type": "Datadog", "endpoint": "http://a:4317"}),
+        "spec.otel.endpoint",
+        "is for type Otlp",
+        None,
+    ),
+    "password-in-endpoint": (
+        spec_of(otel={"type": "Otlp", "endpoint": "http://user:CANARY-9a31@collector:4317"}),
+        "spec.otel.endpoint",
+        "a login belongs into headersSecretRef",
+        None,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server(control_plane):
+    """Return a function that sends a request to an API server that serves the CRD."""
+    control_plane.request(
+        "POST", "/api/v1/namespaces", body={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    )
+    status, answer = control_plane.request("POST", DEFINITIONS, body=custom_resource_definition())
+    assert status in {201, 409}, answer  # Another module of this session may have installed it.
+    deadline = time.monotonic() + DEADLINE
+    while control_plane.request("GET", OBJECTS)[0] != 200:
+        assert time.monotonic() < deadline, "the CRD is not served"
+        time.sleep(0.05)
+    return control_plane.request
+
+
+def create(server, spec, *, name="x", dry_run=True):
+    """Create an object; return the HTTP status and the answer."""
+    body = {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "SecretManagerConfig",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    }
+    return server("POST", OBJECTS + ("?dryRun=All" if dry_run else ""), body=body)
+
+
+def told(spec):
+    """Return what `parse_spec` says against a spec, or None."""
+    try:
+        parse_spec({"spec": spec})
+    except ConfigError as error:
+        return error.message
+    return None
+
+
+@pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
+def test_a_good_spec_parses(spec):
+    assert told(spec) is None
+
+
+@pytest.mark.parametrize(("spec", "path", "ours", "theirs"), BAD.values(), ids=BAD)
+def test_a_bad_spec_does_not_parse(spec, path, ours, theirs):
+    message = told(spec)
+    assert message.startswith(f"{path} ")
+    assert ours in message
+    assert "CANARY" not in message
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
+def test_the_api_server_accepts_a_good_spec_and_its_defaults_are_ours(server, spec):
+    status, answer = create(server, spec)
+    assert status == 201, answer
+    assert parse_spec({"spec": spec}) == parse_spec(answer)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("spec", "path", "ours", "theirs"), BAD.values(), ids=BAD)
+def test_the_api_server_refuses_a_bad_spec_with_the_same_words(server, spec, path, ours, theirs):
+    status, answer = create(server, spec)
+    assert status == 422, answer
+    causes = [cause["message"] for cause in answer["details"]["causes"] if cause["field"] == path]
+    assert any((theirs or ours) in cause for cause in causes), answer["details"]["causes"]
+    assert "CANARY" not in json.dumps(answer)
+
+
+@pytest.mark.real
+def test_the_api_server_finds_nothing_to_complain_about(server):
+    _, definition = server("GET", f"{DEFINITIONS}/{custom_resource_definition()['metadata']['name']}")
+    conditions = {condition["type"]: condition["status"] for condition in definition["status"]["conditions"]}
+    assert conditions == {"NamesAccepted": "True", "Established": "True"}  # NonStructuralSchema would be a third.
+
+
+@pytest.mark.real
+def test_defaults_are_stored_and_unknown_fields_are_not(server):
+    status, answer = create(
+        server,
+        secrets(fromTheFuture=1) | {"interval": None, "fromTheFuture": {"a": 1}},
+        name="defaulted",
+        dry_run=False,
+    )
+    assert status == 201, answer
+    assert answer["spec"] == {
+        "sourceRef": {"kind": "GitRepository", "name": "repo"},
+        "requireVerifiedSource": False,
+        "provider": {"type": "aws", "aws": {"region": "us-east-1"}},
+        "secrets": {"environment": "dev"},
+        "interval": "5m",
+        "suspend": False,
+        "prune": False,
+        "deletionPolicy": "Orphan",
+        "updatePolicy": "Replace",
+        "adoption": "Fail",
+    }
+
+
+@pytest.mark.real
+def test_the_short_name_and_the_category_are_known(server):
+    _, resources = server("GET", f"/apis/{GROUP}/v1")
+    [resource] = [item for item in resources["resources"] if item["name"] == "secretmanagerconfigs"]
+    assert (resource["kind"], resource["singularName"], resource["namespaced"]) == (
+        "SecretManagerConfig",
+        "secretmanagerconfig",
+        True,
+    )
+    assert (resource["shortNames"], resource["categories"]) == (["smc"], ["gitops"])
+
+
+@pytest.mark.real
+def test_the_columns_show_the_status(server, control_plane):
+    create(server, spec_of(), name="shown", dry_run=False)
+    status = Status(
+        observed_generation=1,
+        last_reconcile_time="2026-01-02T03:04:05Z",
+        last_applied_revision="main@sha1:abc",
+        secrets_synced=5,
+        conditions=(
+            Condition("Ready", "True", "ReconciliationSucceeded", "Synced 5 secrets", 1, "2026-01-02T03:04:05Z"),
+        ),
+    )
+    write_status(server, "shown", status)
+    request = urllib.request.Request(
+        f"{control_plane.url}{OBJECTS}/shown",
+        headers={
+            "Accept": "application/json;as=Table;v=v1;g=meta.k8s.io",
+            "Authorization": f"Bearer {control_plane.token()}",
+        },
+    )
+    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=control_plane.ca_file)) as answer:
+        table = json.load(answer)
+    [row] = table["rows"]
+    cells = dict(zip([column["name"] for column in table["columnDefinitions"]], row["cells"], strict=True))
+    # Times are shown as ages, which pass.
+    assert {name: cells.pop(name) is not None for name in ("Age", "Last Reconcile")} == {
+        "Age": True,
+        "Last Reconcile": True,
+    }
+    assert cells == {
+        "Name": "shown",
+        "Ready": "True",
+        "Reason": "ReconciliationSucceeded",
+        "Source": "repo",
+        "Revision": "main@sha1:abc",
+        "Secrets": 5,
+        "Environment": "dev",
+        "Provider": "aws",
+        "Message": "Synced 5 secrets",
+    }
+    wide = {column["name"] for column in table["columnDefinitions"] if column["priority"]}
+    assert wide == {"Environment", "Provider", "Last Reconcile", "Message"}
+
+
+def write_status(server, name, status):
+    """Write a status as the controller does; return the answer."""
+    http_status, answer = server(
+        "PATCH",
+        f"{OBJECTS}/{name}/status",
+        body={"status": status.as_json()},
+        content_type="application/merge-patch+json",
+    )
+    assert http_status == 200, answer
+    return answer
+
+
+@pytest.mark.real
+def test_the_largest_status_is_stored_as_it_was_written(server):
+    create(server, spec_of(), name="large", dry_run=False)
+    entries = [InventoryEntry(f"{number:04}-{'n' * 507}", "v" * 64, "0" * 32) for number in range(MAX_SECRETS)]
+    status = Status(
+        observed_generation=1,
+        last_reconcile_time="2026-01-02T03:04:05Z",
+        last_handled_reconcile_at="1700000000",
+        last_attempted_revision="main@sha1:" + "a" * 40,
+        last_applied_revision="main@sha1:" + "a" * 40,
+        settled_key="0" * 64,
+        secrets_synced=MAX_SECRETS,
+        inventory={entry.name: entry for entry in entries},
+        conditions=(
+            Condition("Ready", "False", "StoreUnavailable", "m" * 4000, 1, "2026-01-02T03:04:05Z"),
+            Condition("Reconciling", "True", "StoreUnavailable", "m", 1, "2026-01-02T03:04:05Z"),
+        ),
+    )
+    answer = write_status(server, "large", status)
+    assert parse_status(answer["status"]) == status
+    # The inventory is atomic: were it a map, this list would name each entry once more.
+    assert len(json.dumps(answer["metadata"]["managedFields"])) < 4096
+
+
+@pytest.mark.real
+def test_a_status_does_not_change_the_spec_nor_a_spec_the_status(server):
+    create(server, spec_of(), name="apart", dry_run=False)
+    _, answer = server(
+        "PATCH",
+        f"{OBJECTS}/apart/status",
+        body={"spec": {"prune": True}, "status": {"secretsSynced": 1}},
+        content_type="application/merge-patch+json",
+    )
+    assert (answer["spec"]["prune"], answer["status"], answer["metadata"]["generation"]) == (
+        False,
+        {"secretsSynced": 1},
+        1,
+    )
+    _, answer = server(
+        "PATCH",
+        f"{OBJECTS}/apart",
+        body={"spec": {"prune": True}, "status": {"secretsSynced": 2}},
+        content_type="application/merge-patch+json",
+    )
+    assert (answer["spec"]["prune"], answer["status"], answer["metadata"]["generation"]) == (
+        True,
+        {"secretsSynced": 1},
+        2,
+    )
+
+
+def pattern_of(schema):
+    """Return the pattern that a text matches as a whole, by the schema's keyword or by a rule, without its anchors."""
+    rules = (re.match(r"self\.matches\(r?'\^(.*?)\$'\)", r["rule"]) for r in schema.get("x-kubernetes-validations", ()))
+    return next((match[1] for match in rules if match), schema.get("pattern", "^$")[1:-1] or None)
+
+
+def valid(schema):
+    """Return a strategy of values that a structural schema accepts, rules aside."""
+    match schema:
+        case {"enum": values}:
+            return st.sampled_from(values)
+        case {"type": "string", "format": "date-time"}:
+            return st.datetimes().map(lambda time: time.replace(year=2030, microsecond=0).isoformat() + "Z")
+        case {"type": "string"} if (pattern := pattern_of(schema)) is not None:
+            texts = st.from_regex(pattern, fullmatch=True, alphabet=st.characters(codec="utf-8"))
+            return texts.filter(lambda text: schema.get("minLength", 0) <= len(text) <= schema["maxLength"])
+        case {"type": "string"}:
+            return st.text(st.characters(codec="utf-8"), min_size=schema.get("minLength", 0), max_size=20)
+        case {"type": "boolean"}:
+            return st.booleans()
+        case {"type": "integer"}:
+            return st.integers(schema["minimum"], schema["maximum"])
+        case {"type": "array", "items": items}:
+            return st.lists(valid(items), min_size=schema.get("minItems", 0), max_size=3)
+        case {"additionalProperties": values}:
+            return st.dictionaries(st.text("aZ-_:/.", max_size=4) | st.just("managed-by"), valid(values), max_size=3)
+        case {"properties": properties}:
+            required = schema.get("required", ())
+            return st.fixed_dictionaries(
+                {name: valid(inner) for name, inner in properties.items() if name in required},
+                optional={name: valid(inner) for name, inner in properties.items() if name not in required},
+            )
+
+
+SPEC_SCHEMA = open_api_schema()["properties"]["spec"]
+SCHEMA_VALID = valid(SPEC_SCHEMA)
+RULES = {rule["message"] for path, schema in [("", SPEC_SCHEMA)] for rule in schema.get("x-kubernetes-validations", ())}
+JUNK = st.sampled_from(
+    [None, 0, -1, 1.5, True, "", "x" * 300, "..", "/", "5s", "Application", "aws", [], [None], {}, {"a": 1}]
+)
+
+
+def places(value, path=()):
+    """Return the paths of all values in a document, its own left out."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, inner in items for place in ((*path, key), *places(inner, (*path, key)))]
+
+
+@st.composite
+def nearly_valid(draw):
+    """A spec from the table above or from the schema, with up to three values replaced, removed or added."""
+    spec = deepcopy(draw(st.sampled_from([*GOOD.values(), *(case[0] for case in BAD.values())]) | SCHEMA_VALID))
+    for _ in range(draw(st.integers(0, 3))):
+        found = places(spec)
+        if not found:
+            break
+        *outer, last = draw(st.sampled_from(found))
+        block = spec
+        for key in outer:
+            block = block[key]
+        if isinstance(block, dict) and draw(st.booleans()):
+            del block[last]
+        else:
+            block[last] = draw(JUNK)
+    return spec
+
+
+@pytest.mark.real
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(spec=nearly_valid())
+def test_parse_spec_judges_as_the_api_server_does(server, spec):
+    status, answer = create(server, spec)
+    assert status in {201, 422}, answer
+    message = told(spec)
+    assert (message is None) == (status == 201), (message, answer.get("message"))
+    if status == 201:
+        assert parse_spec({"spec": spec}) == parse_spec(answer)
