@@ -1,0 +1,178 @@
+"""The main job, shown on real parts: from SOPS files in Git to AWS Secrets Manager, in two namespaces.
+
+A real etcd and kube-apiserver, the controller as its own process, the AWS SDK against a test server, and msmctl as a
+user runs it. Everything listens on loopback, lives in a temporary directory and is gone at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
+from secret_manager_controller.testing.aws import AwsServerError
+from secret_manager_controller.testing.controlplane import ControlPlaneError
+from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack, StackError, copy_tree
+
+EXAMPLES = Path(__file__).parent.parent
+ROOT = EXAMPLES.parent
+TEAM_A, TEAM_B = "team-a/idam-dev-secrets", "team-b/billing-dev-secrets"
+CHANGED = "idam-dev-API_KEY"
+
+
+class DemoError(RuntimeError):
+    """A step did not show what it should; the message says which and what was there instead."""
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Print what is being done, and how long it took."""
+    print(f"▶ {title} …", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"  done in {time.monotonic() - started:.1f} s\n", flush=True)
+
+
+def expect(what: str, found: object, wanted: object) -> None:
+    """Raise if something is not as it should be."""
+    if found != wanted:
+        raise DemoError(f"{what}: expected {wanted!r}, found {found!r}")
+
+
+def parts() -> tuple[Path, Path, Path]:
+    """Return etcd, kube-apiserver and Flux's CRDs; `make demo` has built them."""
+    command = [sys.executable, str(ROOT / "tools" / "build.py"), "etcd", "kube-apiserver", "flux-crds"]
+    built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if built.returncode:
+        raise DemoError("a real part could not be built; see the lines above")
+    etcd, kube_apiserver, flux_crds = (Path(line) for line in built.stdout.splitlines())
+    return etcd, kube_apiserver, flux_crds
+
+
+def msmctl(stack: Stack, *arguments: str) -> str:
+    """Run msmctl as a user would, print what it prints, and return it."""
+    print(f"  $ msmctl {' '.join(arguments)}")
+    environment = os.environ | {"KUBECONFIG": str(stack.plane.kubeconfig())}
+    command = [sys.executable, "-m", "secret_manager_controller.cli.main", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    print("".join(f"  {line}\n" for line in (ran.stdout + ran.stderr).splitlines()), end="")
+    if ran.returncode:
+        raise DemoError(f"msmctl {arguments[0]} ended with {ran.returncode}")
+    return ran.stdout
+
+
+def prepare(stack: Stack) -> None:
+    """Make two tenants, their logins and keys, and the first commit."""
+    for team in ("team-a", "team-b"):
+        stack.create_namespace(team)
+        stack.create_aws_credentials(team)
+    age, pgp = (EXAMPLES / "keys" / f"EXAMPLE-ONLY.{kind}" for kind in ("age.key", "pgp.asc"))
+    stack.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": age.read_bytes()})
+    stack.create_secret("team-b", "sops-gpg-key", {"private-key": pgp.read_bytes()})
+    copy_tree(EXAMPLES / "repository", stack.repository)
+    artifact = stack.commit("Add the services' secrets")
+    print(f"  Git is at {artifact.revision}")
+
+
+def show_store(stack: Stack) -> None:
+    """Print what the store holds: names and numbers of versions, no values."""
+    for name in sorted(stack.aws.values()):
+        print(f"  {name:38} versions: {stack.aws.versions(name)}")
+
+
+def first_sync(stack: Stack) -> None:
+    """Apply both objects and see their secrets arrive."""
+    for manifest in ("idam-dev.yaml", "billing-dev.yaml"):
+        stack.apply_file(EXAMPLES / "manifests" / manifest)
+    for key in (TEAM_A, TEAM_B):
+        status = stack.wait_ready(key)
+        print(f"  {key}: Ready, {status['secretsSynced']} secrets")
+    show_store(stack)
+    expect("secrets in the store", len(stack.aws.values()), 10)
+
+
+def one_change(stack: Stack) -> None:
+    """Commit one changed value: one new version follows, and nothing else is written."""
+    before = {name: stack.aws.versions(name) for name in stack.aws.values()}
+    copy_tree(EXAMPLES / "change", stack.repository)
+    artifact = stack.commit("Rotate the API key")
+    stack.wait_ready(TEAM_A, after=artifact.revision)
+    new = {name: stack.aws.versions(name) - count for name, count in before.items()}
+    expect("new versions", {name: count for name, count in new.items() if count}, {CHANGED: 1})
+    print(f"  {artifact.revision}: one new version of {CHANGED}, none of the other 9")
+
+
+def drift(stack: Stack) -> None:
+    """Change a value by hand: Git wins."""
+    wanted = stack.aws.values()[CHANGED]
+    stack.aws.put_by_hand(CHANGED, b"changed by hand")
+    msmctl(stack, "reconcile", "--name", "idam-dev-secrets", "--namespace", "team-a")
+    stack.wait("the value to be put back", lambda: stack.aws.values()[CHANGED] == wanted)
+    print(f"  {CHANGED} has Git's value again")
+
+
+def no_change(stack: Stack) -> None:
+    """Reconcile without a change: one call to the store, no value read."""
+    stack.aws.clear_calls()
+    path = SECRET_MANAGER_CONFIGS.url(*TEAM_B.split("/"))
+    asked = str(time.time_ns())
+    stack.patch(path, {"metadata": {"annotations": {"secret-management.microscaler.io/reconcile": asked}}})
+    stack.wait("the pass", lambda: stack.config(TEAM_B).get("status", {}).get("lastHandledReconcileAt") == asked)
+    calls = [call.operation for call in stack.aws.calls()]
+    expect("store calls", calls, ["ListSecrets"])
+    print(f"  a pass without changes made {len(calls)} store call ({calls[0]}) and read no value")
+
+
+def show(stack: Stack) -> None:
+    """Show the main job with a running controller."""
+    with step("Applying a SecretManagerConfig in two namespaces"):
+        first_sync(stack)
+    with step("Changing one value in Git"):
+        one_change(stack)
+    with step("Changing a value by hand in the store"):
+        drift(stack)
+    with step("Reconciling with nothing changed"):
+        no_change(stack)
+    with step("Looking at it with msmctl"):
+        expect("lines of msmctl list", len(msmctl(stack, "list").splitlines()), 3)
+        msmctl(stack, "status", "--name", "idam-dev-secrets", "--namespace", "team-a")
+
+
+def run() -> None:
+    """Run every step; whatever happens, what was started is stopped and removed."""
+    with ExitStack() as running:
+        with step("Finding etcd, kube-apiserver and Flux's CRDs (built and cached on the first run)"):
+            etcd, kube_apiserver, flux_crds = parts()
+        with step("Starting etcd, kube-apiserver, an AWS test server and a Git artifact server"):
+            stack = running.enter_context(Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds))
+        with step("Making two tenants, their logins and SOPS keys, and a Git repository with encrypted files"):
+            prepare(stack)
+        with step("Starting the controller"):
+            controller = running.enter_context(stack.controller())
+        show(stack)
+        with step("Stopping the controller, then everything else"):
+            expect("the controller's exit code", controller.stop(), 0)
+            running.close()
+
+
+def main() -> int:
+    """Run the demo; 0 if everything was as it should be, else 1 with what was not."""
+    try:
+        run()
+    except (DemoError, StackError, ControlPlaneError, AwsServerError) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything is stopped and removed.", file=sys.stderr)
+        return 130
+    print("Everything was as it should be.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
