@@ -18,11 +18,11 @@ from secret_manager_controller.model.secret import SecretName, SecretValue, Vers
 from secret_manager_controller.providers.aws_calls import Answer, Requests, RetryPolicy
 from secret_manager_controller.providers.aws_clients import LoginClients
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
 from secret_manager_controller.providers.protocol import CallObserver
 
-__all__ = ["AwsAccessKeys", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
+__all__ = ["AwsAccessKeys", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
 
 CURRENT = "AWSCURRENT"
 PENDING = "SMC_PENDING"
@@ -47,20 +47,30 @@ def _unobserved(provider: str, operation: str, code: str, seconds: float) -> Non
 
 
 class AwsProvider:
-    """One login to AWS Secrets Manager in one region; a `Provider`."""
+    """One login to AWS Secrets Manager in one region; a `Provider`.
+
+    Args:
+        region: e.g. `eu-central-1`.
+        login: access keys, or a role for the pod's token.
+        endpoint_url: where Secrets Manager and STS are, together or each; None is AWS's own address.
+        on_call: told of every request.
+        retries: how often a request is made.
+    """
 
     def __init__(
         self,
         *,
         region: str,
         login: AwsLogin,
-        endpoint_url: str | None = None,
+        endpoint_url: str | AwsEndpoints | None = None,
         on_call: CallObserver = _unobserved,
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
     ) -> None:
         self._login = login
         self._requests = Requests(on_call=on_call, retries=retries)
-        self._clients = LoginClients(login, region=region, endpoint_url=endpoint_url, requests=self._requests)
+        if not isinstance(endpoint_url, AwsEndpoints):
+            endpoint_url = AwsEndpoints(endpoint_url, endpoint_url)
+        self._clients = LoginClients(login, region=region, endpoints=endpoint_url, requests=self._requests)
 
     async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.

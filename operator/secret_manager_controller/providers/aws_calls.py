@@ -28,6 +28,7 @@ THREADS = 16
 """Requests under way at once, for each provider."""
 
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REQUEST_ID = "x-amzn-requestid"  # Every answer of AWS has it.
 _LONGEST_HINT = 3600.0  # Seconds; a Retry-After beyond an hour is not believed.
 
 T = TypeVar("T")
@@ -147,13 +148,16 @@ def _ask(client: Client, operation: str, parameters: Mapping[str, Any]) -> Answe
     """Make one request. Errors become values here: a botocore exception may quote what was sent."""
     try:
         answer: Answer = getattr(client, xform_name(operation))(**parameters)
-        return answer
     except ClientError as error:
         return _refusal(error.response)
     except (BotoConnectionError, HTTPClientError, ResponseParserError) as error:
         return Refusal(type(error).__name__, status=0)
     except BotoCoreError as error:
         return Refusal(type(error).__name__, status=400)
+    if _REQUEST_ID not in answer["ResponseMetadata"]["HTTPHeaders"]:
+        # A proxy's page with status 200, which botocore takes for an answer without content: for a write that was done.
+        return Refusal("NotFromAws", status=0)
+    return answer
 
 
 def _refusal(response: Mapping[str, Any]) -> Refusal:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.providers.aws_calls import CONNECT_TIMEOUT, READ_TIMEOUT, THREADS, Client, Requests
 from secret_manager_controller.providers.aws_errors import Refusal, told_of_role
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
 
 SESSION_LIFETIME = 3600  # Seconds; every role allows that much, more is a setting of the role.
 RENEW_BEFORE = 600.0  # Seconds before the end; an outage of STS shorter than that goes unnoticed.
@@ -91,16 +91,16 @@ class LoginClients:
         login: AwsLogin,
         *,
         region: str,
-        endpoint_url: str | None,
+        endpoints: AwsEndpoints,
         requests: Requests,
-        factory: ClientFactory = SHARED_FACTORY,
+        factory: ClientFactory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._login = login
         self._region = region
-        self._endpoint_url = endpoint_url
+        self._endpoints = endpoints
         self._requests = requests
-        self._factory = factory
+        self._factory = factory or SHARED_FACTORY
         self._clock = clock
         self._lock = asyncio.Lock()
         self._sts: Client | None = None
@@ -149,7 +149,7 @@ class LoginClients:
             self._renew_at = self._clock() + RENEW_AGAIN
             _log.warning("the AWS role's keys could not be renewed; they still hold", extra={"reason": error.reason})
             return
-        client = await self._make("secretsmanager", keys)
+        client = await self._make("secretsmanager", self._endpoints.secretsmanager, keys)
         if self._retired is not None:
             self._retired.close()
         # Requests that were begun with the old client may still be under way; it is closed at the next renewal.
@@ -162,7 +162,7 @@ class LoginClients:
         if isinstance(self._login, AwsAccessKeys):
             return self._login
         if self._sts is None:
-            self._sts = await self._make("sts", None)
+            self._sts = await self._make("sts", self._endpoints.sts, None)
         role, token = self._login.role_arn, await self._token(self._login)
         outcome = await self._requests.make(
             self._sts,
@@ -190,9 +190,9 @@ class LoginClients:
             ) from None
         return token.strip()
 
-    async def _make(self, service: str, keys: AwsAccessKeys | None) -> Client:
+    async def _make(self, service: str, endpoint_url: str | None, keys: AwsAccessKeys | None) -> Client:
         return await self._requests.in_thread(
-            lambda: self._factory.make(service, region=self._region, endpoint_url=self._endpoint_url, keys=keys)
+            lambda: self._factory.make(service, region=self._region, endpoint_url=endpoint_url, keys=keys)
         )
 
 

@@ -1,4 +1,4 @@
-"""The two ways to log in to AWS."""
+"""The two ways to log in to AWS, and where it is."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ class AwsWebIdentity:
 
 
 AwsLogin = AwsAccessKeys | AwsWebIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class AwsEndpoints:
+    """Addresses of the two services, e.g. of VPC endpoints; None is AWS's own in the region."""
+
+    secretsmanager: str | None = None
+    sts: str | None = None

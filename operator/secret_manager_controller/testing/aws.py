@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import http.client
 import json
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -72,8 +72,7 @@ class AwsServer:
         self.endpoint_url = endpoint_url
         self.access_keys = access_keys
         self.region = region
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._closing = contextlib.ExitStack()
 
     @classmethod
     def start(cls, *, region: str = REGION) -> Self:
@@ -85,34 +84,29 @@ class AwsServer:
         Raises:
             AwsServerError: it did not start.
         """
-        directory = tempfile.TemporaryDirectory(prefix="aws-server-")
-        log = Path(directory.name) / "log"
-        process = processes.start(
-            [sys.executable, "-m", "secret_manager_controller.testing.aws", "--port", "0"],
-            log=log,
-            # No configuration of ours reaches the server; it finds its modules where we found ours.
-            environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory.name},
-        )
-        deadline = time.monotonic() + START_TIMEOUT
-        while b"\n" not in (printed := log.read_bytes()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                processes.stop(process, grace=STOP_GRACE)
-                raise AwsServerError(f"the AWS test server did not start: {processes.tail(log)}")
-            time.sleep(0.01)
-        address = json.loads(printed.splitlines()[0])
-        keys = AwsAccessKeys(address["access_key_id"], address["secret_access_key"])
-        server = cls(address["endpoint_url"], keys, region=region)
-        server._process, server._directory = process, directory
+        with contextlib.ExitStack() as closing:
+            directory = closing.enter_context(tempfile.TemporaryDirectory(prefix="aws-server-"))
+            log = Path(directory) / "log"
+            process = processes.start(
+                [sys.executable, "-m", "secret_manager_controller.testing.aws", "--port", "0"],
+                log=log,
+                # No configuration of ours reaches the server; it finds its modules where we found ours.
+                environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory},
+            )
+            closing.callback(processes.stop, process, grace=STOP_GRACE)
+            deadline = time.monotonic() + START_TIMEOUT
+            while (address := _printed_address(log)) is None:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AwsServerError(f"the AWS test server did not start: {processes.tail(log)}")
+                time.sleep(0.01)
+            keys = AwsAccessKeys(address["access_key_id"], address["secret_access_key"])
+            server = cls(address["endpoint_url"], keys, region=region)
+            server._closing = closing.pop_all()
         return server
 
     def stop(self) -> None:
         """End the server's process."""
-        if self._process is not None:
-            processes.stop(self._process, grace=STOP_GRACE)
-            self._process = None
-        if self._directory is not None:
-            self._directory.cleanup()
-            self._directory = None
+        self._closing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +129,7 @@ class AwsServer:
         self._control("clear_calls")
 
     def reset(self) -> None:
-        """Forget secrets, faults and calls; access keys and sessions stay."""
+        """Forget secrets, faults, calls and how listings answer; access keys and sessions stay."""
         self._control("reset")
 
     def fail(
@@ -182,6 +176,14 @@ class AwsServer:
     def stale_listing(self, on: bool) -> None:
         """Let ListSecrets show the secrets as they are now, whatever happens to them; or the truth again."""
         self._control("stale_listing", on=on, region=self.region)
+
+    def unreadable(self, name: str, code: str) -> None:
+        """Refuse a secret's value with an error code, alone and in batches, until the next reset."""
+        self._control("unreadable", name=name, code=code, region=self.region)
+
+    def short_pages(self, size: int) -> None:
+        """Answer with pages of at most so many items, as the service may, until the next reset."""
+        self._control("short_pages", size=size, region=self.region)
 
     def secrets(self) -> Mapping[str, StoredSecret]:
         """Return all secrets."""
@@ -259,6 +261,12 @@ class AwsServer:
         if response.status != http.HTTPStatus.OK:
             raise AwsServerError(f"the AWS test server refused the control {action!r} with {response.status}")
         return json.loads(body)
+
+
+def _printed_address(log: Path) -> dict[str, str] | None:
+    """Return what the server printed when it was ready; its log may hold warnings too."""
+    lines = log.read_bytes().splitlines(keepends=True)
+    return next((json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")), None)
 
 
 def main() -> None:

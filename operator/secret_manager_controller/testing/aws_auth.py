@@ -102,8 +102,16 @@ class Logins:
             if login.session_token is not None:
                 self.add(Login(login.access_key_id, login.secret_access_key, login.who, login.session_token, 0.0))
 
-    def authenticate(self, *, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Login:
-        """Return who signed a request.
+    def claimed(self, headers: Mapping[str, str]) -> str:
+        """Return who a request says that it is from, whether that is true or not."""
+        parts = _AUTHORIZATION.fullmatch(headers.get("authorization", ""))
+        if parts is None:
+            return "-"
+        login = self._logins.get(parts.group(1))
+        return parts.group(1) if login is None else login.who
+
+    def authenticate(self, *, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Check that a request is signed by a login that we know.
 
         Args:
             method: HTTP method.
@@ -131,7 +139,6 @@ class Logins:
             raise AwsError("InvalidSignatureException", "The request signature we calculated does not match.")
         if login.expires is not None and login.expires <= time.time():
             raise AwsError("ExpiredTokenException", "The security token included in the request is expired")
-        return login
 
 
 def check_role(parameters: Mapping[str, str]) -> str:

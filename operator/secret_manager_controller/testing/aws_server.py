@@ -139,13 +139,13 @@ class AwsApplication:
             time.sleep(fault.seconds)
         try:
             if request.operation != ASSUME:
-                login = self.logins.authenticate(
+                request.who = self.logins.claimed(request.headers)
+                self.logins.authenticate(
                     method=request.environ["REQUEST_METHOD"],
                     path=request.environ["PATH_INFO"],
                     headers=request.headers,
                     body=request.body,
                 )
-                request.who = login.who
             if fault is None or fault.code is None:
                 return self._carry_out(request)
             committed = fault.commit and self._carry_out(request).code == OK
@@ -247,6 +247,14 @@ class Controls:
         """Freeze or thaw what ListSecrets shows."""
         self._application.region(region).freeze_listing(stale=on)
 
+    def unreadable(self, *, name: str, code: str, region: str) -> None:
+        """Refuse a secret's value with an error code."""
+        self._application.region(region).unreadable[name] = code
+
+    def short_pages(self, *, size: int, region: str) -> None:
+        """Answer with shorter pages than asked for."""
+        self._application.region(region).short_page = size
+
     def add_access_key(self, *, access_key_id: str, secret_access_key: str) -> None:
         """Let an access key in."""
         self._application.logins.add(Login(access_key_id, secret_access_key, who=access_key_id))
@@ -302,8 +310,6 @@ class Controls:
 
 
 class _Handler(WSGIRequestHandler):  # type: ignore[misc]  # werkzeug is untyped to us.
-    protocol_version = "HTTP/1.1"  # Connections are kept, as AWS keeps them.
-
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - werkzeug's name.
         """Stay silent: the call log is the log."""
 

@@ -28,6 +28,7 @@ MAX_LABELS = 20  # Quota "Staging labels attached across all versions of a secre
 MAX_TAGS = 50
 VERSION_KEPT = 24 * 3600  # Seconds; an unlabelled version is removed no earlier, so that fast writers meet the quota.
 BATCH_PAGE = 20
+LIST_PAGE = 100
 
 _SCHEDULED = "You can't perform this operation on the secret because it was marked for deletion."
 
@@ -61,6 +62,10 @@ class MendedBackend(models.SecretsManagerBackend):  # type: ignore[misc]  # moto
         self.secrets = IndexedStore()
         self.listed: IndexedStore | None = None
         """What ListSecrets shows instead of the secrets, while the listing is stale."""
+        self.unreadable: dict[str, str] = {}
+        """Secrets whose value is refused, with the error code."""
+        self.short_page: int | None = None
+        """Most items of a page, where it is shorter than asked for."""
 
     @property
     def _url_module(self) -> Any:
@@ -144,8 +149,8 @@ class MendedBackend(models.SecretsManagerBackend):  # type: ignore[misc]  # moto
         """Return values, and one error for each secret that has none."""
         if bool(secret_id_list) is bool(filters) or (max_results and not filters):
             raise InvalidParameterException("Give either SecretIdList or Filters; MaxResults belongs to Filters.")
-        names = secret_id_list or [s.name for s in self.secrets.values() if models._matches(s, filters)]  # noqa: SLF001 - moto's filter is right, its use of it is not.
-        page, following = self._get_secret_values_page_and_next_token(names, max_results or BATCH_PAGE, next_token)
+        names = secret_id_list or [s.name for s in self.secrets.values() if models._matches(s, filters)]  # noqa: SLF001 - moto's filter is right.
+        page, following = self._page(names, max_results or BATCH_PAGE, next_token)
         values, errors = [], []
         for name in page:
             try:
@@ -154,15 +159,33 @@ class MendedBackend(models.SecretsManagerBackend):  # type: ignore[misc]  # moto
                 errors.append({"SecretId": name, "ErrorCode": error.error_type, "Message": error.message})
         return values, errors, following
 
-    def list_secrets(self, *arguments: Any, **options: Any) -> Any:
+    def get_secret_value(self, secret_id: str, version_id: str | None, version_stage: str | None) -> dict[str, Any]:
+        """Return a value, unless that is refused."""
+        if secret_id in self.unreadable:
+            raise SecretsManagerClientError(self.unreadable[secret_id], "A fault that the test asked for.")
+        value: dict[str, Any] = super().get_secret_value(secret_id, version_id, version_stage)
+        return value
+
+    def list_secrets(
+        self,
+        filters: list[dict[str, Any]],
+        max_results: int | None = None,
+        next_token: str | None = None,
+        include_planned_deletion: bool = False,
+    ) -> tuple[list[dict[str, Any]], str | None]:
         """List the secrets, or those of the moment when the listing became stale."""
-        if self.listed is None:
-            return super().list_secrets(*arguments, **options)
-        now, self.secrets = self.secrets, self.listed
-        try:
-            return super().list_secrets(*arguments, **options)
-        finally:
-            self.secrets = now
+        listed = self.secrets if self.listed is None else self.listed
+        matching = [
+            secret
+            for secret in listed.values()
+            if models._matches(secret, filters) and (include_planned_deletion or not secret.is_deleted())  # noqa: SLF001 - moto's filter is right.
+        ]
+        page, following = self._page(matching, max_results or LIST_PAGE, next_token)
+        return [secret.to_dict() for secret in page], following
+
+    def _page(self, items: list[Any], size: int, token: str | None) -> tuple[list[Any], str | None]:
+        at, size = int(token or 0), min(size, self.short_page or size)
+        return items[at : at + size], str(at + size) if at + size < len(items) else None
 
     def tag_resource(self, arn: str, tags: dict[str, str]) -> None:
         """Add tags to a secret that is not scheduled for deletion."""

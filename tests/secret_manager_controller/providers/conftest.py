@@ -1,9 +1,13 @@
 """One AWS test server for all tests of this directory, emptied before each."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
+from secret_manager_controller.providers.aws import AwsProvider
+from secret_manager_controller.providers.aws_calls import RetryPolicy
+from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
 from secret_manager_controller.testing.aws import AwsServer
 
 
@@ -18,3 +22,34 @@ def aws(running_aws: AwsServer) -> AwsServer:
     running_aws.reset()
     running_aws.stale_listing(False)
     return running_aws
+
+
+@pytest.fixture
+def client(aws: AwsServer) -> Any:
+    """Return a plain client of the SDK, for what the server's controls do not show."""
+    return SHARED_FACTORY.make("secretsmanager", region=aws.region, endpoint_url=aws.endpoint_url, keys=aws.access_keys)
+
+
+@pytest.fixture
+async def make_provider(aws: AwsServer) -> AsyncIterator[Callable[..., AwsProvider]]:
+    """Return a function that makes providers for the server, which wait for nothing between attempts."""
+    made: list[AwsProvider] = []
+
+    def make(**options: Any) -> AwsProvider:
+        standard = {
+            "region": aws.region,
+            "login": aws.access_keys,
+            "endpoint_url": aws.endpoint_url,
+            "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        }
+        made.append(AwsProvider(**(standard | options)))
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.aclose()
+
+
+@pytest.fixture
+def provider(make_provider: Callable[..., AwsProvider]) -> AwsProvider:
+    return make_provider()

@@ -1,0 +1,333 @@
+"""What the AWS adapter does beyond the contract: how many requests, which ones, and what it makes of AWS's answers."""
+
+import asyncio
+import datetime
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from lease_sharding.fence import SoleMemberFence
+from secret_manager_controller.errors import PermanentError, Reason, RetryableError
+from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, RemoteState
+from secret_manager_controller.model.secret import SecretName
+from secret_manager_controller.providers.aws_calls import REQUEST_TIMEOUT
+from secret_manager_controller.providers.aws_marks import OWNER_TAG, tags_of
+from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
+
+FENCE = SoleMemberFence()
+MY_TAGS = {tag["Key"]: tag["Value"] for tag in tags_of(ME)}
+A = SecretName("a")
+
+
+async def create(provider, name, value=b"v", *, revision=REVISION):
+    return await provider.create(desired(name, value), mark=ME, revision=revision, fence=FENCE)
+
+
+async def update(provider, name, value, *, current=None, revision=REVISION, fence=FENCE):
+    current = current or await look(provider, name)
+    return await provider.update(desired(name, value), current=current, mark=ME, revision=revision, fence=fence)
+
+
+async def look(provider, name):
+    return (await provider.observe([SecretName(name)], mark=ME)).secrets[SecretName(name)]
+
+
+def counted(aws):
+    """Return how many requests of each operation were made, and forget them."""
+    count = Counter(call.operation for call in aws.calls())
+    aws.clear_calls()
+    return count
+
+
+class TestRequests:
+    """How many requests 100 secrets cost."""
+
+    NAMES = tuple(SecretName(f"s-{number:03}") for number in range(100))
+
+    @pytest.fixture(autouse=True)
+    async def _created(self, aws, provider):
+        await asyncio.gather(*(create(provider, name) for name in self.NAMES))
+        aws.clear_calls()
+
+    async def test_new_secrets_are_looked_for_and_created(self, aws, provider):
+        aws.reset()
+        await provider.observe(self.NAMES, mark=ME)
+        await asyncio.gather(*(create(provider, name) for name in self.NAMES))
+        assert counted(aws) == {"ListSecrets": 1, "DescribeSecret": 100, "CreateSecret": 100}
+
+    async def test_nothing_new_costs_one_request(self, aws, provider):
+        await provider.observe(self.NAMES, mark=ME)
+        assert counted(aws) == {"ListSecrets": 1}
+
+    async def test_one_change_costs_two_more(self, aws, provider):
+        observed = await provider.observe(self.NAMES, mark=ME)
+        await update(provider, "s-000", b"w", current=observed.secrets["s-000"])
+        assert counted(aws) == {"ListSecrets": 1, "PutSecretValue": 1, "UpdateSecretVersionStage": 1}
+
+    async def test_drift_of_one_costs_one_read_more(self, aws, provider):
+        aws.put_by_hand("s-000", b"by hand")
+        observed = await provider.observe(self.NAMES, mark=ME)
+        await provider.read([observed.secrets["s-000"]])
+        assert counted(aws) == {"ListSecrets": 1, "GetSecretValue": 1}
+
+    async def test_values_are_read_twenty_a_request(self, aws, provider):
+        observed = await provider.observe(self.NAMES, mark=ME)
+        assert len(await provider.read(observed.secrets.values())) == 100
+        assert counted(aws) == {"ListSecrets": 1, "BatchGetSecretValue": 5}
+
+
+class TestObserve:
+    async def test_what_a_stale_listing_lacks_is_looked_at(self, aws, provider):
+        aws.stale_listing(True)
+        version = await create(provider, "a")
+        assert await look(provider, "a") == RemoteSecret(A, version, ME)
+
+    async def test_what_a_stale_listing_shows_is_confirmed_by_a_read(self, aws, provider):
+        await create(provider, "a")
+        aws.stale_listing(True)
+        version = await update(provider, "a", b"w")
+        stale = await look(provider, "a")
+        values = await provider.read([stale])
+        assert stale.version != version
+        assert (values[A].version, values[A].value.expose()) == (version, b"w")
+
+    async def test_short_and_empty_pages_are_followed(self, aws, provider):
+        for name in ("a", "b", "c"):
+            await create(provider, name)
+        aws.short_pages(1)
+        observed = await provider.observe([], mark=ME)
+        assert set(observed.secrets) == {"a", "b", "c"}
+
+    async def test_a_tag_key_of_ours_with_the_value_elsewhere_is_no_mark(self, aws, provider):
+        aws.put_by_hand("a", b"v", tags={OWNER_TAG: "someone", "note": ME.owner})
+        observed = await provider.observe([], mark=ME)
+        assert observed.secrets == {}
+
+    @pytest.mark.parametrize(
+        "mark",
+        [
+            pytest.param(OwnerMark("c", "n/" + "x" * 255), id="too long"),
+            pytest.param(OwnerMark("c,d", "n/x"), id="a character that tags lack"),
+            pytest.param(OwnerMark("c", "!n/x"), id="a negation"),
+            pytest.param(OwnerMark("", "n/x"), id="empty"),
+        ],
+    )
+    async def test_a_mark_that_no_tag_can_hold_is_refused(self, aws, provider, mark):
+        with pytest.raises(PermanentError, match="cannot be an AWS tag") as raised:
+            await provider.observe([], mark=mark)
+        assert raised.value.reason is Reason.STORE_REFUSED
+        assert aws.calls() == []
+
+
+class TestRead:
+    async def test_a_batch_that_comes_in_pages_is_followed(self, aws, provider):
+        for name in ("a", "b", "c"):
+            await create(provider, name)
+        aws.short_pages(1)
+        remotes = [RemoteSecret(SecretName(name), None, ME) for name in ("a", "b", "c")]
+        assert set(await provider.read(remotes)) == {"a", "b", "c"}
+
+    @pytest.mark.parametrize("code", ["DecryptionFailure", "AccessDeniedException"])
+    async def test_one_value_that_is_refused_is_told(self, aws, provider, code):
+        for name in ("a", "b"):
+            await create(provider, name)
+        aws.unreadable("b", code)
+        with pytest.raises(PermanentError, match="BatchGetSecretValue for 'b'"):
+            await provider.read([RemoteSecret(SecretName(name), None, ME) for name in ("a", "b")])
+
+    async def test_text_is_stored_as_text_and_all_else_as_binary(self, client, provider):
+        kinds = {}
+        for name, value in {"text": "grün\n".encode(), "zero": b"a\0", "bytes": b"\xff"}.items():
+            await create(provider, name, value)
+            kinds[name] = {"SecretString", "SecretBinary"} & set(client.get_secret_value(SecretId=name))
+        assert kinds == {"text": {"SecretString"}, "zero": {"SecretBinary"}, "bytes": {"SecretBinary"}}
+
+
+class TestCreate:
+    async def test_a_name_that_is_scheduled_for_deletion_is_left_to_the_next_look(self, aws, provider):
+        aws.put_by_hand("a", b"v")
+        aws.schedule_deletion("a")
+        with pytest.raises(RetryableError) as raised:
+            await create(provider, "a")
+        assert raised.value.reason is Reason.STORE_CHANGED
+
+    async def test_an_earlier_creation_with_this_value_counts(self, provider):
+        version = await create(provider, "a", revision="main@sha1:" + "0" * 40)
+        assert await create(provider, "a") == version
+
+    async def test_an_earlier_creation_with_another_value_is_left_to_the_next_look(self, aws, provider):
+        await create(provider, "a", b"old")
+        with pytest.raises(RetryableError) as raised:
+            await create(provider, "a", b"new")
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert aws.values() == {"a": b"old"}
+
+    async def test_a_value_that_is_too_large_is_refused_without_being_told(self, provider):
+        with pytest.raises(PermanentError) as raised:
+            await create(provider, "a", b"x" * 65_537)
+        assert raised.value.reason is Reason.STORE_REFUSED
+        assert "x" * 10 not in str(raised.value)
+
+
+class TestUpdate:
+    async def test_the_version_id_begins_with_the_commit(self, provider):
+        await create(provider, "a")
+        version = await update(provider, "a", b"w", revision="main@sha1:abcdef0123456789" + "0" * 24)
+        assert version.startswith("abcdef012345-")
+        assert len(version) == 64
+
+    async def test_the_former_version_stays_as_previous(self, aws, provider):
+        first = await create(provider, "a")
+        second = await update(provider, "a", b"w")
+        assert aws.secrets()["a"].labels == {first: ("AWSPREVIOUS",), second: ("SMC_PENDING", "AWSCURRENT")}
+
+    async def test_our_label_moves_on_and_the_oldest_version_has_none(self, aws, provider):
+        versions = [await create(provider, "a")]
+        versions += [await update(provider, "a", value) for value in (b"w", b"x")]
+        assert list(aws.secrets()["a"].labels.values()) == [(), ("AWSPREVIOUS",), ("SMC_PENDING", "AWSCURRENT")]
+
+    async def test_a_label_that_was_moved_back_by_hand_is_moved_again(self, aws, client, provider):
+        first = await create(provider, "a")
+        second = await update(provider, "a", b"w")
+        client.update_secret_version_stage(
+            SecretId="a", VersionStage="AWSCURRENT", MoveToVersionId=first, RemoveFromVersionId=second
+        )
+        assert await update(provider, "a", b"w") == second
+        assert aws.values() == {"a": b"w"}
+        assert aws.versions("a") == 2
+
+    async def test_an_id_that_another_value_took_gives_way_to_one_more(self, aws, provider):
+        """An attempt was cut short after its put, and the same input is rendered otherwise now."""
+        await create(provider, "a")
+        seen = await look(provider, "a")
+        aws.fail("UpdateSecretVersionStage", "InternalServiceError", times=3)
+        with pytest.raises(RetryableError):
+            await update(provider, "a", b"w", current=seen)
+        rendered = replace(desired("a", b"w"), value=desired("a", b"W").value)
+        await provider.update(rendered, current=seen, mark=ME, revision=REVISION, fence=FENCE)
+        assert aws.values() == {"a": b"W"}
+
+    async def test_a_deletion_that_the_listing_does_not_show_yet_is_left_to_the_next_look(self, aws, provider):
+        await create(provider, "a")
+        seen = await look(provider, "a")
+        aws.schedule_deletion("a")
+        with pytest.raises(RetryableError) as raised:
+            await update(provider, "a", b"w", current=seen)
+        assert raised.value.reason is Reason.STORE_CHANGED
+
+    async def test_a_value_written_before_the_deletion_is_not_replaced_unseen(self, aws, provider):
+        await create(provider, "a")
+        seen = replace(await look(provider, "a"), state=RemoteState.DELETION_SCHEDULED)
+        aws.put_by_hand("a", b"by hand")
+        aws.schedule_deletion("a")
+        with pytest.raises(RetryableError) as raised:
+            await update(provider, "a", b"w", current=seen)
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert aws.values() == {"a": b"by hand"}
+
+    async def test_the_fence_is_asked_for_as_long_as_a_request_takes(self, provider):
+        await create(provider, "a")
+        fence = CountingFence(allowed=2)
+        await update(provider, "a", b"w", fence=fence)
+        assert fence.margins == [REQUEST_TIMEOUT, REQUEST_TIMEOUT]
+
+
+class TestDelete:
+    async def test_a_deleted_secret_can_be_restored_for_thirty_days(self, client, provider):
+        await create(provider, "a")
+        await provider.delete(await look(provider, "a"), fence=FENCE)
+        left = client.describe_secret(SecretId="a")["DeletedDate"] - datetime.datetime.now(datetime.UTC)
+        assert round(left / datetime.timedelta(days=1)) == 30
+
+    async def test_what_somebody_else_took_since_the_listing_stays(self, aws, client, provider):
+        await create(provider, "a")
+        seen = await look(provider, "a")
+        client.tag_resource(SecretId="a", Tags=tags_of(NEIGHBOUR))
+        with pytest.raises(RetryableError) as raised:
+            await provider.delete(seen, fence=FENCE)
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert aws.values() == {"a": b"v"}
+
+    async def test_a_secret_that_aws_keeps_is_told(self, aws, provider):
+        await create(provider, "a")
+        aws.fail("DeleteSecret", "InvalidRequestException", 400)
+        with pytest.raises(PermanentError, match="DeleteSecret for 'a'"):
+            await provider.delete(await look(provider, "a"), fence=FENCE)
+
+
+REFUSALS = {
+    "AccessDeniedException": (PermanentError, Reason.STORE_ACCESS_DENIED, "secretsmanager:PutSecretValue"),
+    "EncryptionFailure": (PermanentError, Reason.STORE_REFUSED, "KMS key"),
+    "ExpiredTokenException": (PermanentError, Reason.CREDENTIALS_UNAVAILABLE, "has expired"),
+    "InvalidParameterException": (PermanentError, Reason.STORE_REFUSED, "refuses PutSecretValue for 'a'"),
+    "InvalidRequestException": (PermanentError, Reason.STORE_REFUSED, "refuses PutSecretValue for 'a'"),
+    "InvalidSignatureException": (PermanentError, Reason.STORE_ACCESS_DENIED, "does not accept access key"),
+    "LimitExceededException": (PermanentError, Reason.STORE_REFUSED, "quota"),
+    "ResourceNotFoundException": (PermanentError, Reason.STORE_REFUSED, "refuses PutSecretValue for 'a'"),
+    "UnrecognizedClientException": (PermanentError, Reason.STORE_ACCESS_DENIED, "does not accept access key"),
+    "<html>": (PermanentError, Reason.STORE_REFUSED, "Unknown"),
+}
+PASSING = {
+    "ThrottlingException": (400, Reason.RATE_LIMITED),
+    "TooManyRequestsException": (429, Reason.RATE_LIMITED),
+    "InternalServiceError": (500, Reason.STORE_UNAVAILABLE),
+    "ServiceUnavailableException": (503, Reason.STORE_UNAVAILABLE),
+    "a broken connection": (0, Reason.STORE_UNAVAILABLE),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("code", "expected"), REFUSALS.items(), ids=REFUSALS.keys())
+    async def test_a_refusal_says_what_mends_it(self, aws, provider, code, expected):
+        kind, reason, text = expected
+        await create(provider, "a")
+        current = await look(provider, "a")
+        aws.fail("PutSecretValue", code, 400)
+        with pytest.raises(kind, match=text) as raised:
+            await update(provider, "a", b"w", current=current)
+        assert raised.value.reason is reason
+        assert "A fault that the test asked for" not in str(raised.value)
+        assert len(aws.writes()) == 2
+
+    @pytest.mark.parametrize(("code", "status", "reason"), [(c, *e) for c, e in PASSING.items()], ids=PASSING.keys())
+    async def test_what_passes_is_tried_three_times(self, aws, provider, code, status, reason):
+        aws.fail("CreateSecret", code, status, times=9)
+        with pytest.raises(RetryableError) as raised:
+            await create(provider, "a")
+        assert (raised.value.reason, raised.value.retry_after) == (reason, None)
+        assert len(aws.writes()) == 3
+
+    @pytest.mark.parametrize(("code", "status", "reason"), [(c, *e) for c, e in PASSING.items()], ids=PASSING.keys())
+    async def test_what_passed_leaves_no_trace(self, aws, provider, code, status, reason):
+        aws.fail("CreateSecret", code, status, times=2)
+        await create(provider, "a")
+        assert aws.values() == {"a": b"v"}
+
+    async def test_a_long_retry_after_is_left_to_the_caller(self, aws, provider):
+        aws.fail("CreateSecret", "ThrottlingException", 400, times=9, retry_after=60)
+        with pytest.raises(RetryableError) as raised:
+            await create(provider, "a")
+        assert raised.value.retry_after == 60.0
+        assert len(aws.writes()) == 1
+
+    async def test_a_short_retry_after_is_waited_for(self, aws, provider):
+        aws.fail("CreateSecret", "ThrottlingException", 400, retry_after=0.05)
+        await create(provider, "a")
+        first, second = aws.writes()
+        assert second.at - first.at >= 0.05
+
+    async def test_a_refused_look_ends_the_others(self, aws, provider):
+        aws.fail("DescribeSecret", "AccessDeniedException", 400, times=1)
+        with pytest.raises(PermanentError, match="secretsmanager:DescribeSecret") as raised:
+            await provider.observe([SecretName(f"s-{number}") for number in range(50)], mark=ME)
+        assert raised.value.reason is Reason.STORE_ACCESS_DENIED
+
+    async def test_a_region_that_cannot_be_is_told(self, make_provider):
+        with pytest.raises(PermanentError, match="no region 'eu central'"):
+            await make_provider(region="eu central", endpoint_url=None).observe([], mark=ME)
+
+    async def test_an_address_that_nobody_listens_at_is_unavailable(self, make_provider):
+        with pytest.raises(RetryableError, match="did not answer") as raised:
+            await make_provider(endpoint_url="http://127.0.0.1:9").observe([], mark=ME)
+        assert raised.value.reason is Reason.STORE_UNAVAILABLE

@@ -1,0 +1,192 @@
+"""Logins: access keys, and a role that the pod's token opens and that is renewed in time."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
+from secret_manager_controller.providers.aws import AwsEndpoints, AwsWebIdentity
+from secret_manager_controller.providers.aws_calls import Requests, RetryPolicy
+from secret_manager_controller.providers.aws_clients import RENEW_AGAIN, RENEW_BEFORE, SESSION_LIFETIME, LoginClients
+from secret_manager_controller.providers.aws_login import AwsAccessKeys
+from secret_manager_controller.testing.aws_auth import web_identity_token
+from secret_manager_controller.testing.contract_subject import ME
+
+ROLE = "arn:aws:iam::123456789012:role/secrets"
+SUBJECT = "system:serviceaccount:tools:secret-manager-controller"
+ASSUME = "AssumeRoleWithWebIdentity"
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text(web_identity_token(SUBJECT) + "\n")
+    return file
+
+
+@pytest.fixture
+def role(token_file):
+    return AwsWebIdentity(ROLE, token_file, "smc")
+
+
+def operations(aws):
+    return Counter(call.operation for call in aws.calls())
+
+
+class Clock:
+    """Time that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def clients(aws, role, clock):
+    requests = Requests(on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
+    endpoints = AwsEndpoints(aws.endpoint_url, aws.endpoint_url)
+    clients = LoginClients(role, region=aws.region, endpoints=endpoints, requests=requests, clock=clock)
+    yield clients
+    await requests.aclose()
+    clients.close()
+
+
+class TestAccessKeys:
+    async def test_their_key_is_who_calls(self, aws, make_provider):
+        login = aws.add_access_key("AKIAOTHER", "other")
+        await make_provider(login=login).observe([], mark=ME)
+        assert {call.who for call in aws.calls()} == {"AKIAOTHER"}
+
+    @pytest.mark.parametrize(
+        ("key", "secret", "code"),
+        [("AKIAUNKNOWN", "x", "UnrecognizedClientException"), ("AKIAKNOWN", "wrong", "InvalidSignatureException")],
+        ids=["unknown key", "wrong secret"],
+    )
+    async def test_wrong_ones_are_told_without_the_secret(self, aws, make_provider, key, secret, code):
+        aws.add_access_key("AKIAKNOWN", "right")
+        with pytest.raises(PermanentError, match=rf"does not accept access key …{key[-4:]} \({code}") as raised:
+            await make_provider(login=AwsAccessKeys(key, secret)).observe([], mark=ME)
+        assert raised.value.reason is Reason.STORE_ACCESS_DENIED
+
+    async def test_an_expired_session_needs_a_new_secret(self, aws, make_provider):
+        aws.fail("ListSecrets", "ExpiredTokenException", 400)
+        with pytest.raises(PermanentError, match="renew its Secret") as raised:
+            await make_provider().observe([], mark=ME)
+        assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
+        assert operations(aws) == {"ListSecrets": 1}
+
+    def test_they_do_not_print_what_is_secret(self):
+        assert repr(AwsAccessKeys("AKIA", "s3cr3t", "t0k3n")) == "AwsAccessKeys(access_key_id='AKIA')"
+
+
+class TestRole:
+    async def test_the_pod_s_token_opens_it(self, aws, make_provider, role):
+        provider = make_provider(login=role)
+        await asyncio.gather(*(provider.observe([], mark=ME) for _ in range(20)))
+        assert operations(aws) == {ASSUME: 1, "ListSecrets": 20}
+        assert {call.who for call in aws.calls()} == {"secrets/smc"}
+
+    @pytest.mark.parametrize(
+        ("token", "kind", "text"),
+        [
+            pytest.param("garbage", PermanentError, "InvalidIdentityToken", id="garbage"),
+            pytest.param(
+                web_identity_token(SUBJECT, audience="api"), PermanentError, "audience", id="another audience"
+            ),
+            pytest.param(web_identity_token(SUBJECT)[:-4] + "AAAA", PermanentError, "OIDC provider", id="forged"),
+            pytest.param(web_identity_token(SUBJECT, lifetime=-1), RetryableError, "has expired", id="expired"),
+        ],
+    )
+    async def test_a_token_that_aws_does_not_take_is_told(self, make_provider, role, token_file, token, kind, text):
+        token_file.write_text(token)
+        with pytest.raises(kind, match=text) as raised:
+            await make_provider(login=role).observe([], mark=ME)
+        assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
+        assert token not in str(raised.value)
+
+    async def test_a_token_file_that_is_missing_is_told(self, make_provider, role, token_file):
+        token_file.unlink()
+        with pytest.raises(RetryableError, match=r"cannot be read \(FileNotFoundError\)") as raised:
+            await make_provider(login=role).observe([], mark=ME)
+        assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
+
+    async def test_a_role_that_does_not_trust_the_pod_is_told(self, aws, make_provider, role):
+        aws.fail(ASSUME, "AccessDenied", 403)
+        with pytest.raises(PermanentError, match="trust policy") as raised:
+            await make_provider(login=role).observe([], mark=ME)
+        assert raised.value.reason is Reason.STORE_ACCESS_DENIED
+
+    @pytest.mark.parametrize(("code", "status"), [("IDPCommunicationError", 400), ("Throttling", 400), ("Oops", 503)])
+    async def test_an_outage_of_sts_is_tried_again(self, aws, make_provider, role, code, status):
+        aws.fail(ASSUME, code, status)
+        await make_provider(login=role).observe([], mark=ME)
+        assert operations(aws) == {ASSUME: 2, "ListSecrets": 1}
+
+    async def test_keys_that_expired_early_are_renewed_once(self, aws, make_provider, role, token_file):
+        provider = make_provider(login=role)
+        await provider.observe([], mark=ME)
+        aws.expire_sessions()
+        token_file.write_text(web_identity_token(SUBJECT))
+        await asyncio.gather(*(provider.observe([], mark=ME) for _ in range(20)))
+        assert operations(aws)[ASSUME] == 2
+
+    async def test_keys_that_stay_expired_are_told(self, aws, make_provider, role):
+        aws.fail("ListSecrets", "ExpiredTokenException", 400, times=9)
+        with pytest.raises(PermanentError, match="check the clock") as raised:
+            await make_provider(login=role).observe([], mark=ME)
+        assert raised.value.reason is Reason.CREDENTIALS_UNAVAILABLE
+        assert operations(aws) == {ASSUME: 2, "ListSecrets": 2}
+
+
+class TestRenewal:
+    async def test_a_client_is_kept_as_long_as_its_keys_hold(self, clients, clock):
+        first = await clients.current()
+        clock.now += SESSION_LIFETIME - RENEW_BEFORE - 1
+        assert await clients.current() is first
+
+    async def test_it_is_replaced_before_its_keys_expire(self, aws, clients, clock):
+        first = await clients.current()
+        clock.now += SESSION_LIFETIME - RENEW_BEFORE
+        later = await asyncio.gather(*(clients.current() for _ in range(20)))
+        assert later[0] is not first
+        assert set(later) == {later[0]}
+        assert operations(aws) == {ASSUME: 2}
+
+    async def test_the_old_one_can_finish_its_requests(self, clients, clock):
+        first = await clients.current()
+        clock.now += SESSION_LIFETIME
+        await clients.current()
+        assert first.list_secrets()["SecretList"] == []
+
+    async def test_an_outage_while_the_keys_hold_goes_unnoticed(self, aws, clients, clock):
+        first = await clients.current()
+        aws.fail(ASSUME, "ServiceUnavailable", 503, times=2)
+        clock.now += SESSION_LIFETIME - RENEW_BEFORE
+        assert await clients.current() is first
+        assert await clients.current() is first  # The next attempt is due in a minute.
+        clock.now += RENEW_AGAIN
+        assert await clients.current() is first
+        clock.now += RENEW_AGAIN
+        assert await clients.current() is not first
+        assert operations(aws) == {ASSUME: 4}
+
+    async def test_an_outage_when_they_are_over_is_told(self, aws, clients, clock):
+        await clients.current()
+        aws.fail(ASSUME, "ServiceUnavailable", 503)
+        clock.now += SESSION_LIFETIME
+        with pytest.raises(RetryableError) as raised:
+            await clients.current()
+        assert raised.value.reason is Reason.STORE_UNAVAILABLE
+
+    async def test_a_failed_login_is_not_remembered(self, aws, clients):
+        aws.fail(ASSUME, "AccessDenied", 403)
+        with pytest.raises(ControllerError):
+            await clients.current()
+        await clients.current()
