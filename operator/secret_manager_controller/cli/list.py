@@ -22,8 +22,8 @@ from secret_manager_controller.cli.view import (
     status_of,
 )
 
-# The spaces are the least width of a column.
-HEADERS = ("NAME                        ", "NAMESPACE          ", "READY         ", "SECRETS SYNCED")
+# The spaces are the least width of a column; tabulate adds two to it, and two between columns.
+HEADERS = ("NAME".ljust(26), "NAMESPACE".ljust(17), "READY".ljust(12), "SECRETS SYNCED")
 WIDE_HEADERS = (*HEADERS, "REASON", "SOURCE", "REVISION", "AGE")
 
 

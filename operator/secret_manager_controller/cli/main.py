@@ -58,6 +58,7 @@ class Msmctl(click.Group):
         extra.setdefault("color", terminal.colour_wish())
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        code: int | str | None
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -82,9 +83,11 @@ class Msmctl(click.Group):
 
 
 def _output_failed(error: OSError) -> ExitCode:
-    """Tell that the result could not be written, e.g. to a full disk."""
+    """Tell that the result could not be written, e.g. to a full disk; not where its reader has had enough."""
     # What is still buffered must not fail again when the interpreter flushes it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.BROKEN_PIPE
     click.echo(f"Error: the output cannot be written: {error.strerror or type(error).__name__}", err=True)
     return ExitCode.FAILED
 
