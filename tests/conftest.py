@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from secret_manager_controller.crd import custom_resource_definition
 from secret_manager_controller.testing.controlplane import ControlPlane
 from secret_manager_controller.testing.stack import Stack
 
@@ -34,6 +36,22 @@ def control_plane():
     etcd, kube_apiserver = built("etcd", "kube-apiserver")
     with ControlPlane.start(etcd=etcd, kube_apiserver=kube_apiserver, audit_log=True) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def smc_plane(control_plane):
+    """Return the control plane with our CRD installed and served."""
+    crd = custom_resource_definition()
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+    query = "?fieldManager=tests&force=true"
+    status, answer = control_plane.request("PATCH", path + query, body=crd, content_type="application/apply-patch+yaml")
+    assert status in (200, 201), answer
+    served = "/apis/secret-management.microscaler.io/v1/secretmanagerconfigs"
+    deadline = time.monotonic() + 30
+    while control_plane.request("GET", served)[0] != 200:
+        assert time.monotonic() < deadline, "the CRD is not served"
+        time.sleep(0.05)
+    return control_plane
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,94 @@
+"""The documents keep up with the code: every example is applied, every list is complete."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.errors import Reason
+from secret_manager_controller.model.annotations import GROUP
+from secret_manager_controller.model.spec import not_implemented, parse_spec
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def manifests():
+    """Yield every SecretManagerConfig that a page or an example file shows."""
+    sources = {
+        str(page.relative_to(ROOT)): re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES
+    }
+    sources |= {str(path.relative_to(ROOT)): [path.read_text()] for path in ROOT.glob("examples/manifests/*.yaml")}
+    for place, blocks in sources.items():
+        for manifest in (m for block in blocks for m in yaml.safe_load_all(block)):
+            if isinstance(manifest, dict) and manifest.get("kind") == "SecretManagerConfig":
+                yield pytest.param(manifest, id=f"{place}: {manifest['metadata']['name']}")
+
+
+MANIFESTS = list(manifests())
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_every_manifest_that_is_shown_is_valid_and_works_in_this_version(manifest):
+    assert manifest["apiVersion"] == f"{GROUP}/v1"
+    assert not_implemented(parse_spec(manifest)) is None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_api_server_takes_every_manifest_that_is_shown(manifest, smc_plane):
+    namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+    path = f"/apis/{GROUP}/v1/namespaces/{namespace}/secretmanagerconfigs/{name}"
+    smc_plane.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+    query = "?dryRun=All&fieldManager=docs&fieldValidation=Strict"
+    status, answer = smc_plane.request(
+        "PATCH", path + query, body=manifest, content_type="application/apply-patch+yaml"
+    )
+    assert status in (200, 201), answer
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_its_line_in_the_operations_page(reason):
+    assert re.search(rf"^\| `{reason}` \| .+ \|", OPERATIONS, re.MULTILINE)
+
+
+def test_every_metric_has_its_line_in_the_operations_page():
+    told = set(re.findall(r"`(secret_manager_\w+)", OPERATIONS))
+    served = set()
+    for family in Metrics().registry.collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        served.add(family.name + suffix)
+    assert served == told
+
+
+def test_every_setting_has_its_line_in_the_operations_page():
+    source = (ROOT / "operator/secret_manager_controller/controller/settings.py").read_text()
+    read = set(re.findall(r'env\.get\("([A-Z_]+)"\)|_number\(env, "([A-Z_]+)"', source))
+    for name in {first or second for first, second in read}:
+        assert f"`{name}`" in OPERATIONS, name
+
+
+def test_every_make_target_that_is_mentioned_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    mentioned = {
+        name for page in PAGES for name in re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert mentioned
+    assert mentioned <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_nothing_names_a_host_of_a_registry_or_a_path_of_this_machine():
+    for path in (*ROOT.glob("requirements/*"), *ROOT.glob("tools/**/*"), ROOT / "Makefile", ROOT / "pyproject.toml"):
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            assert "--index-url" not in text, path
+            assert "--find-links" not in text.replace("--no-emit-find-links", ""), path
