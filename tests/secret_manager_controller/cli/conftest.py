@@ -13,6 +13,8 @@ import yaml
 from click.testing import CliRunner
 
 from secret_manager_controller.cli.main import cli
+from secret_manager_controller.providers.registry import PROVIDERS
+from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
 COLLECTION = re.compile(
     r"^/apis/secret-management\.microscaler\.io/v1(?:/namespaces/(?P<namespace>[^/]+))?/secretmanagerconfigs"
@@ -21,7 +23,7 @@ COLLECTION = re.compile(
 VERBS = {"GET": "get", "PATCH": "patch", "DELETE": "delete"}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, status, message):
         super().__init__(message)
         self.status, self.message = status, message
@@ -40,7 +42,7 @@ class FakeApiServer:
         requests: method and path of each request.
         forbidden: verbs that are refused with 403.
         installed: whether the CRD is there.
-        before: called with method and path before each request; it may raise `Refused`.
+        before: called with method and path before each request; it may raise `RefusedError`.
     """
 
     def __init__(self):
@@ -92,7 +94,7 @@ class FakeApiServer:
                 body = json.loads(self.rfile.read(length)) if length else None
                 try:
                     status, answer = 200, fake.answer(self.command, self.path, body)
-                except Refused as refused:
+                except RefusedError as refused:
                     status, answer = refused.status, {"kind": "Status", "message": refused.message}
                 data = json.dumps(answer).encode()
                 self.send_response(status)
@@ -101,7 +103,7 @@ class FakeApiServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_PATCH = do_DELETE = _serve
+            do_GET = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names.
 
         return Handler
 
@@ -111,16 +113,16 @@ class FakeApiServer:
         url = urlsplit(path)
         match = COLLECTION.match(url.path)
         if not match or not self.installed:
-            raise Refused(404, "the server could not find the requested resource")
+            raise RefusedError(404, "the server could not find the requested resource")
         namespace, name = match["namespace"], match["name"]
         verb = VERBS[method] if name else "list"
         if verb in self.forbidden:
-            raise Refused(403, f'secretmanagerconfigs is forbidden: User "jane" cannot {verb} resource')
+            raise RefusedError(403, f'secretmanagerconfigs is forbidden: User "jane" cannot {verb} resource')
         if not name:
             return self._list(namespace, parse_qs(url.query))
         stored = self.objects.get((namespace, name))
         if stored is None:
-            raise Refused(404, f'secretmanagerconfigs "{name}" not found')
+            raise RefusedError(404, f'secretmanagerconfigs "{name}" not found')
         return {"get": self._get, "patch": self._patch, "delete": self._delete}[verb](stored, body)
 
     def _list(self, namespace, query):
@@ -135,14 +137,14 @@ class FakeApiServer:
     def _patch(self, stored, patch):
         version = patch["metadata"].pop("resourceVersion", None)
         if version not in (None, stored["metadata"]["resourceVersion"]):
-            raise Refused(409, "the object has been modified; please apply your changes to the latest version")
+            raise RefusedError(409, "the object has been modified; please apply your changes to the latest version")
         annotations = {**stored["metadata"].get("annotations", {}), **patch["metadata"].get("annotations", {})}
         return self.put({**stored, "metadata": {**stored["metadata"], "annotations": annotations}})
 
     def _delete(self, stored, options):
         for field, value in options["preconditions"].items():
             if stored["metadata"][field] != value:
-                raise Refused(409, f"Precondition failed: {field}")
+                raise RefusedError(409, f"Precondition failed: {field}")
         key = stored["metadata"]["namespace"], stored["metadata"]["name"]
         if self.held:
             stored["metadata"]["deletionTimestamp"] = "2024-01-15T11:00:00Z"
@@ -221,7 +223,7 @@ def msmctl(kubeconfig, clock, monkeypatch):
 @pytest.fixture
 def refuse():
     """Return a function that lets a request of the fake API server fail: `refuse(status, message)`."""
-    return Refused
+    return RefusedError
 
 
 @pytest.fixture
@@ -256,3 +258,69 @@ def reference_object():
             ],
         },
     }
+
+
+PROFILE = "deployment-configuration/profiles/dev"
+
+
+@pytest.fixture
+def manifest():
+    """Return a SecretManagerConfig for AWS that reads the service `app`."""
+    return {
+        "apiVersion": "secret-management.microscaler.io/v1",
+        "kind": "SecretManagerConfig",
+        "metadata": {"name": "app", "namespace": "team"},
+        "spec": {
+            "sourceRef": {"name": "services"},
+            "provider": {"type": "aws", "aws": {"region": "eu-central-1"}},
+            "secrets": {"environment": "dev", "basePath": "app"},
+        },
+    }
+
+
+@pytest.fixture
+def write_file(manifest, tmp_path):
+    """Return a function that writes manifests, the one by default, into a file and returns its path."""
+
+    def write(*manifests, name="smc.yaml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump_all(manifests or [manifest]))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def worktree(tmp_path):
+    """Return a function that writes the dotenv file of a service and returns the directory of the source."""
+
+    def write(service="app", **values):
+        profile = tmp_path / "source" / service / PROFILE
+        profile.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{key}={value}\n" for key, value in values.items())
+        (profile / "application.secrets.env").write_text(text)
+        return tmp_path / "source"
+
+    return write
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Return a store in memory, which msmctl finds where AWS would be."""
+    fake = FakeStore()
+    monkeypatch.setitem(PROVIDERS, "aws", lambda *_: FakeProvider(fake))
+    return fake
+
+
+@pytest.fixture
+def one_shot(write_file, worktree, monkeypatch):
+    """Return a function that runs `plan` or `apply` on the manifest and the worktree."""
+    for name in ("SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE", "CLUSTER_ID", "POD_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    source = worktree()
+
+    def run(verb, *args, **options):
+        arguments = [verb, "--source", source, *([] if "-f" in args else ["-f", write_file()]), *args]
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="msmctl", **options)
+
+    return run

@@ -53,7 +53,16 @@ def test_wide_adds_reason_source_revision_and_age(two, msmctl, reference_object)
 
 @pytest.mark.parametrize(
     ("seconds", "age"),
-    [(-5, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_799, "47h"), (172_800, "2d")],
+    [
+        (-5, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (7199, "119m"),
+        (7200, "2h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+    ],
 )
 def test_shows_ages_as_kubectl_does(seconds, age):
     body = {"metadata": {"creationTimestamp": "1970-01-02T00:00:00Z"}}
