@@ -96,11 +96,12 @@ def _decoded(text: str) -> bytes:
 
 
 def _typed(plaintext: bytes, kind: str) -> Scalar | Comment:
-    """Read a plaintext as its type says, as `Decrypt` in aes/cipher.go does."""
+    """Read a plaintext as its type says, as `Decrypt` in aes/cipher.go does.
+
+    That knows `bytes` too, and ends in a panic on it; only sops 1.x wrote it.
+    """
     if kind == "comment":
         return Comment()
-    if kind == "bytes":
-        return plaintext
     text = _text(plaintext)
     if kind == "str":
         return plaintext if text is None else text
