@@ -24,6 +24,8 @@ MAX_FILE_BYTES = 16 << 20
 """As much as etcd would take for ten objects of the largest size; a manifest has a kilobyte."""
 MAX_NODES = 200_000
 """Values in a file with its aliases written out, which is how they are read; 10,000 objects have so many."""
+MAX_DEPTH = 100
+"""A manifest has ten levels."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -97,18 +99,19 @@ def _head(path: Path) -> bytes:
 
 
 def _check_size(documents: list[Any], file: str) -> None:
-    """Refuse what aliases would blow up, and what contains itself: both are no manifests."""
-    pending: list[Any] = [documents]
+    """Refuse what aliases would blow up, what contains itself, and what no recursion would survive."""
+    pending: list[tuple[Any, int]] = [(documents, 0)]
     seen = 0
     while pending:
-        value = pending.pop()
-        children: list[Any] = (
-            list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
-        )
+        value, depth = pending.pop()
+        children: list[Any] = list(value.values() if isinstance(value, Mapping) else value)
         seen += 1 + len(children)
-        if seen > MAX_NODES:
-            raise CliError(f"{file} holds more than {MAX_NODES} values, counting each alias anew; split it")
-        pending.extend(child for child in children if isinstance(child, Mapping | list))
+        if seen > MAX_NODES or depth > MAX_DEPTH:
+            raise CliError(
+                f"{file} holds more than {MAX_NODES} values, counting each alias anew, or nests them more than "
+                f"{MAX_DEPTH} deep; is it the right file?"
+            )
+        pending.extend((child, depth + 1) for child in children if isinstance(child, Mapping | list))
 
 
 def _items(document: Any) -> Iterator[Any]:

@@ -22,7 +22,9 @@ def test_prints_the_plan_then_what_was_done(store, one_shot, worktree, manifest)
     store.put_by_hand("app-SAME", b"3", mark=ME)
     store.put_by_hand("app-GONE", b"4", mark=ME)
     result = one_shot("apply")
-    assert result.stdout == """\
+    assert (
+        result.stdout
+        == """\
 SecretManagerConfig 'team/app' (aws/eu-central-1, revision worktree):
   ~ update   app-CHANGED
   + create   app-NEW
@@ -32,6 +34,7 @@ Plan: 1 to create, 1 to update, 0 to adopt, 1 to prune, 1 unchanged.
 
 SecretManagerConfig 'team/app': 1 created, 1 updated, 0 adopted, 1 pruned; 3 of 3 in sync
 """
+    )
     assert (result.stderr, result.exit_code) == ("", 0)
     assert store.values() == {"app-NEW": b"1", "app-CHANGED": b"2", "app-SAME": b"3"}
     assert store.mark("app-NEW") == ME
