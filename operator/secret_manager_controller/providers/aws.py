@@ -1,7 +1,8 @@
 """AWS Secrets Manager.
 
-What is sent, for 100 secrets that one object owns: one ListSecrets when nothing changed; two requests more for each
-value that is written; one DescribeSecret and one CreateSecret for each new secret.
+What is sent, for 100 secrets that one object owns: one ListSecrets when nothing changed; for each value that is written
+two requests more, for each new secret two (DescribeSecret, CreateSecret), for each pruned one two (DescribeSecret,
+DeleteSecret).
 """
 
 from __future__ import annotations
@@ -78,13 +79,14 @@ class AwsProvider:
         The listing, which may be 5 minutes old, tells versions and marks of 100 secrets a request; a name that is not
         in it is looked at by itself.
         """
+        wanted = frozenset(names)
         found = {
             remote.name: remote
             for remote in await self._list(mark)
             # The filters match prefixes: an object `team/app` also gets what `team/app-2` owns.
-            if remote.mark == mark or remote.name in names
+            if remote.mark == mark or remote.name in wanted
         }
-        looks = await _together(self._describe(name) for name in names if name not in found)
+        looks = await _together(self._describe(name) for name in wanted if name not in found)
         return ObservedState(found | {remote.name: remote for remote in looks if remote is not None})
 
     async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:

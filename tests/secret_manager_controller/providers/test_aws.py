@@ -71,6 +71,11 @@ class TestRequests:
         await provider.read([observed.secrets["s-000"]])
         assert counted(aws) == {"ListSecrets": 1, "GetSecretValue": 1}
 
+    async def test_a_prune_costs_two_more(self, aws, provider):
+        observed = await provider.observe(self.NAMES, mark=ME)
+        await provider.delete(observed.secrets["s-000"], fence=FENCE)
+        assert counted(aws) == {"ListSecrets": 1, "DescribeSecret": 1, "DeleteSecret": 1}
+
     async def test_values_are_read_twenty_a_request(self, aws, provider):
         observed = await provider.observe(self.NAMES, mark=ME)
         assert len(await provider.read(observed.secrets.values())) == 100
@@ -98,6 +103,13 @@ class TestObserve:
         aws.short_pages(1)
         observed = await provider.observe([], mark=ME)
         assert set(observed.secrets) == {"a", "b", "c"}
+
+    async def test_what_is_scheduled_for_deletion_is_in_the_listing(self, aws, provider):
+        version = await create(provider, "a")
+        aws.schedule_deletion("a")
+        aws.clear_calls()
+        assert await look(provider, "a") == RemoteSecret(A, version, ME, RemoteState.DELETION_SCHEDULED)
+        assert counted(aws) == {"ListSecrets": 1}
 
     async def test_a_tag_key_of_ours_with_the_value_elsewhere_is_no_mark(self, aws, provider):
         aws.put_by_hand("a", b"v", tags={OWNER_TAG: "someone", "note": ME.owner})
@@ -208,6 +220,12 @@ class TestUpdate:
         await provider.update(rendered, current=seen, mark=ME, revision=REVISION, fence=FENCE)
         assert aws.values() == {"a": b"W"}
 
+    async def test_a_move_whose_answer_was_lost_is_found_done(self, aws, provider):
+        await create(provider, "a")
+        aws.fail("UpdateSecretVersionStage", "InternalServiceError", commit=True)
+        version = await update(provider, "a", b"w")
+        assert await look(provider, "a") == RemoteSecret(A, version, ME)
+
     async def test_a_deletion_that_the_listing_does_not_show_yet_is_left_to_the_next_look(self, aws, provider):
         await create(provider, "a")
         seen = await look(provider, "a")
@@ -221,6 +239,15 @@ class TestUpdate:
         seen = replace(await look(provider, "a"), state=RemoteState.DELETION_SCHEDULED)
         aws.put_by_hand("a", b"by hand")
         aws.schedule_deletion("a")
+        with pytest.raises(RetryableError) as raised:
+            await update(provider, "a", b"w", current=seen)
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert aws.values() == {"a": b"by hand"}
+
+    async def test_a_first_version_that_somebody_else_wrote_meanwhile_stays(self, aws, provider):
+        aws.create_empty("a", tags=MY_TAGS)
+        seen = await look(provider, "a")
+        aws.put_by_hand("a", b"by hand")
         with pytest.raises(RetryableError) as raised:
             await update(provider, "a", b"w", current=seen)
         assert raised.value.reason is Reason.STORE_CHANGED

@@ -6,14 +6,16 @@ import threading
 from collections import Counter
 
 import pytest
+from botocore.exceptions import ParamValidationError
 
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.model.observed import RemoteSecret
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import aws_clients
-from secret_manager_controller.providers.aws_calls import RetryPolicy
+from secret_manager_controller.providers.aws_calls import Requests, RetryPolicy
 from secret_manager_controller.providers.aws_clients import ClientFactory
+from secret_manager_controller.providers.aws_errors import Refusal
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 
@@ -164,7 +166,9 @@ class TestIsolation:
         await create(make_provider())
         assert aws.values() == {"a": b"s3cr3t"}
 
-    def test_aws_itself_is_addressed_in_the_region(self):
+    def test_aws_itself_is_addressed_in_the_region(self, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
         client = ClientFactory().make(
             "secretsmanager", region="eu-north-1", endpoint_url=None, keys=AwsAccessKeys("AKIA", "x")
         )
@@ -195,6 +199,19 @@ async def test_an_answer_that_is_not_aws_s_is_unavailable(make_provider):
         with pytest.raises(RetryableError) as raised:
             await make_provider(endpoint_url=f"http://127.0.0.1:{port}").observe([], mark=ME)
     assert raised.value.reason is Reason.STORE_UNAVAILABLE
+
+
+async def test_what_the_sdk_itself_refuses_is_told_by_its_kind_only():
+    """botocore's own messages may quote what was to be sent."""
+
+    class Client:
+        def put_secret_value(self, **parameters):
+            raise ParamValidationError(report=parameters["SecretString"])
+
+    requests = Requests(on_call=lambda *_: None, retries=RetryPolicy())
+    refusal = await requests.make(Client(), "PutSecretValue", {"SecretString": "s3cr3t"})
+    await requests.aclose()
+    assert refusal == Refusal("ParamValidationError", status=400)
 
 
 async def test_an_endpoint_that_is_no_url_is_told(make_provider):
