@@ -24,7 +24,7 @@ from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.reconcile import Reconciler, Request, Trace
+from secret_manager_controller.reconcile import Reconciler, Request, Progress
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Grants
@@ -103,12 +103,12 @@ class Bench:
     async def reconcile(self) -> Counter[str]:
         """Reconcile once and return the calls that the server saw, by operation."""
         self.server.clear_calls()
-        trace = Trace()
-        report = await self.reconciler.reconcile(self.request, SoleMemberFence(), trace)
+        progress = Progress()
+        report = await self.reconciler.reconcile(self.request, SoleMemberFence(), progress)
         if report is not None:
             if not report.complete:
                 raise RuntimeError(f"the reconcile was not complete: {report.failures}")
-            self.request = dataclasses.replace(self.request, inventory=report.inventory, settled_key=trace.settled_key)
+            self.request = dataclasses.replace(self.request, inventory=report.inventory, settled_key=progress.settled_key)
         return Counter(call.operation for call in self.server.calls())
 
 

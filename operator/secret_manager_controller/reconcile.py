@@ -61,7 +61,7 @@ class Request:
     """One object as it was read, and what it remembers.
 
     Attributes:
-        triggers: what a user set to have many secrets pruned: a revision, or None.
+        confirm_prune: the revision at which the user lets many secrets go, or None.
     """
 
     namespace: str
@@ -79,7 +79,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Trace:
+class Progress:
     """How far a reconcile came; filled on the way, so that a failure can be told with it."""
 
     revision: str | None = None
@@ -99,7 +99,7 @@ class Reconciler:
     controller_namespace: str
     memory: VersionMemory = field(default_factory=VersionMemory)
 
-    async def reconcile(self, request: Request, fence: Fence, trace: Trace) -> Report | None:
+    async def reconcile(self, request: Request, fence: Fence, progress: Progress) -> Report | None:
         """Make the store equal to Git.
 
         Returns:
@@ -110,33 +110,23 @@ class Reconciler:
             ControllerError: nothing was written; see `secret_manager_controller.errors`.
             OwnershipLost: the fence closed.
         """
-        prepared = await self.prepare(request, trace)
-        if prepared is None:
-            return None
-        session = StoreSession(
-            provider=prepared.provider,
-            store=prepared.store,
-            mark=self.mark(request),
-            revision=prepared.revision.revision,
-            fence=fence,
-            memory=self.memory,
-        )
-        return await apply(prepared.plan, request.inventory, session)
+        prepared = await self.prepare(request, progress)
+        return None if prepared is None else await self.carry_out(request, prepared, fence)
 
-    async def prepare(self, request: Request, trace: Trace) -> Prepared | None:
+    async def prepare(self, request: Request, progress: Progress) -> Prepared | None:
         """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""
         spec, me = request.spec, self.mark(request)
         if (missing := not_implemented(spec)) is not None:
             raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
         grants = authorize(spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
         revision = await self.source.resolve(grants.source)
-        trace.revision = revision.revision
+        progress.revision = revision.revision
         keys = await self.keys.find(grants.key_namespaces)
-        trace.settled_key = settled_key(request, revision, keys)
+        progress.settled_key = settled_key(request, revision, keys)
         provider, store = await self.stores.open(spec, grants)
         recorded = frozenset(request.inventory)
         observed: ObservedState | None = None
-        if request.settled_key == trace.settled_key:
+        if request.settled_key == progress.settled_key:
             observed = await provider.observe(recorded, mark=me)
             create_only = spec.update_policy is UpdatePolicy.CREATE_ONLY
             if settled(request.inventory, observed, me=me, ignore_versions=create_only):
@@ -147,6 +137,22 @@ class Reconciler:
             observed = await provider.observe(names, mark=me)
         plan = await self._plan(request, revision, desired, observed, provider, store)
         return Prepared(plan, provider, store, revision)
+
+    async def carry_out(self, request: Request, prepared: Prepared, fence: Fence) -> Report:
+        """Do step 10: apply the plan.
+
+        Raises:
+            OwnershipLost: the fence closed.
+        """
+        session = StoreSession(
+            provider=prepared.provider,
+            store=prepared.store,
+            mark=self.mark(request),
+            revision=prepared.revision.revision,
+            fence=fence,
+            memory=self.memory,
+        )
+        return await apply(prepared.plan, request.inventory, session)
 
     async def cleanup(self, request: Request, fence: Fence) -> Report:
         """Delete everything that the object owns in its store, for `deletionPolicy: Delete`.

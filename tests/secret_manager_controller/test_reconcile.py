@@ -14,7 +14,7 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.reconcile import Reconciler, Request, Trace
+from secret_manager_controller.reconcile import Reconciler, Request, Progress
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
@@ -96,11 +96,11 @@ class World:
 
     async def reconcile(self, fence=None):
         self.store.clear_calls()
-        trace = Trace()
-        report = await self.reconciler.reconcile(self.request, fence or SoleMemberFence(), trace)
+        progress = Progress()
+        report = await self.reconciler.reconcile(self.request, fence or SoleMemberFence(), progress)
         if report is not None:
             self.request = dataclasses.replace(
-                self.request, inventory=report.inventory, settled_key=trace.settled_key if report.complete else None
+                self.request, inventory=report.inventory, settled_key=progress.settled_key if report.complete else None
             )
         return report
 

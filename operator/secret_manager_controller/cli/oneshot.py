@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lease_sharding.fence import Fence
-from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.cli.keyfiles import GivenKeys, read_keys
 from secret_manager_controller.cli.manifests import Manifest
 from secret_manager_controller.cli.options import OneShotOptions
@@ -23,7 +22,7 @@ from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
-from secret_manager_controller.reconcile import Prepared, Reconciler, Request, Trace
+from secret_manager_controller.reconcile import Prepared, Reconciler, Request, Progress
 from secret_manager_controller.sources.worktree import WorktreeSource
 from secret_manager_controller.tenancy import Grants, authorize
 
@@ -110,7 +109,7 @@ class OneShot:
             if spec.suspend:
                 return Planned(manifest, suspended=True)
             request = await self._request(manifest, spec)
-            prepared = await self.reconciler.prepare(request, Trace())
+            prepared = await self.reconciler.prepare(request, Progress())
             assert prepared is not None  # Only an inventory can be settled, and there is none.
             return Planned(manifest, request, prepared)
         except ControllerError as error:
@@ -124,15 +123,7 @@ class OneShot:
         """
         request, prepared = planned.request, planned.prepared
         assert request is not None and prepared is not None  # noqa: PT018 - there is a plan, so there are both.
-        session = StoreSession(
-            provider=prepared.provider,
-            store=prepared.store,
-            mark=self.reconciler.mark(request),
-            revision=prepared.revision.revision,
-            fence=fence,
-            memory=self.reconciler.memory,
-        )
-        return await apply(prepared.plan, request.inventory, session)
+        return await self.reconciler.carry_out(request, prepared, fence)
 
     async def _request(self, manifest: Manifest, spec: Spec) -> Request:
         confirmed = manifest.confirm_prune

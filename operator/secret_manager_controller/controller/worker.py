@@ -22,7 +22,7 @@ from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
 from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
-from secret_manager_controller.reconcile import Reconciler, Request, Trace
+from secret_manager_controller.reconcile import Reconciler, Request, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Worker:
 
     async def _reconcile(self, key: str, body: Body) -> None:
         previous = parse_status(body.get("status") or {})
-        trace = Trace()
+        progress = Progress()
         started = time.monotonic()
         interval: float | None = None
         try:
@@ -118,14 +118,14 @@ class Worker:
                 return
             interval = spec.interval_seconds
             body = await self._ensure_finalizer(body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
-            outcome = await self._attempt(request_of(body, spec, previous), trace, key=key)
+            outcome = await self._attempt(request_of(body, spec, previous), progress, key=key)
         except ConfigError as error:
             outcome = Outcome(error=error)
         attempt = Attempt(
             generation=body["metadata"]["generation"],
             handled_at=annotations_of(body).get(RECONCILE),
-            revision=trace.revision,
-            settled_key=trace.settled_key,
+            revision=progress.revision,
+            settled_key=progress.settled_key,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(body, status)
@@ -135,10 +135,10 @@ class Worker:
             await publish(self._kube, body, event, now=self._now())
         self._schedule(key, outcome.problem, interval)
 
-    async def _attempt(self, request: Request, trace: Trace, *, key: str) -> Outcome:
+    async def _attempt(self, request: Request, progress: Progress, *, key: str) -> Outcome:
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT):
-                return Outcome(report=await self._reconciler.reconcile(request, self._fence, trace))
+                return Outcome(report=await self._reconciler.reconcile(request, self._fence, progress))
         except OwnershipLost:
             raise
         except ControllerError as error:
