@@ -9,7 +9,12 @@ from pathlib import Path
 from secret_manager_controller.errors import ConfigError, PermanentError, Reason
 from secret_manager_controller.model.spec import AwsAuth, AwsAuthType
 from secret_manager_controller.model.spec import Provider as ProviderSpec
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.aws_login import (
+    AwsAccessKeys,
+    AwsEndpoints,
+    AwsLogin,
+    AwsWebIdentity,
+)
 from secret_manager_controller.providers.protocol import CallObserver, Provider
 
 Environment = Mapping[str, str]
@@ -110,7 +115,10 @@ def _aws(provider: ProviderSpec, login: Login, environment: Environment, on_call
     return AwsProvider(
         region=provider.aws.region,
         login=aws_login(provider.aws.auth, login, environment),
-        endpoint_url=environment.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or environment.get("AWS_ENDPOINT_URL"),
+        endpoint_url=AwsEndpoints(
+            secretsmanager=environment.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or environment.get("AWS_ENDPOINT_URL"),
+            sts=environment.get("AWS_ENDPOINT_URL_STS") or environment.get("AWS_ENDPOINT_URL"),
+        ),
         on_call=on_call,
     )
 
