@@ -21,6 +21,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,7 +35,12 @@ AGENT_TIMEOUT = 2.0
 """Seconds until an agent that does not end is killed."""
 
 MAX_OUTPUT_BYTES = 1024
-"""What a message may hold; a data key has 32 bytes. A compressed message could hold gigabytes."""
+"""What a message may hold; a data key has 32 bytes. A compressed message could hold gigabytes, and
+`gpg --max-output` would unpack them all.
+"""
+
+MAX_MESSAGE_BYTES = 16 << 10
+"""What a pipe takes everywhere without being read; one for RSA with 16,384 bits has 2 KiB."""
 
 HOME_PREFIX = "smc-gpg-"
 LOCK_NAME = "owner.lock"
@@ -62,7 +68,6 @@ _OPTIONS = (
     "--no-auto-key-retrieve",
     "--no-auto-key-locate",
     "--disable-dirmngr",
-    f"--max-output={MAX_OUTPUT_BYTES}",
 )
 
 
@@ -82,11 +87,13 @@ def unwrap(message: bytes, keys: Iterable[SecretKey], *, gpg: str = "gpg") -> by
         The plaintext, None if none of the keys decrypts the message.
 
     Raises:
-        GpgError: there is no such program, or it did not end in time.
+        GpgError: there is no such program, it did not end in time, or the message is too large.
     """
     program = shutil.which(gpg)
     if program is None:
         raise GpgError(f"cannot be unwrapped: there is no program `{gpg}`; install GnuPG")
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise GpgError(f"is larger than {MAX_MESSAGE_BYTES} bytes")
     with gpg_home() as home:
         for key in keys:
             _run(program, home, "--import", data=key.packets)
@@ -94,7 +101,7 @@ def unwrap(message: bytes, keys: Iterable[SecretKey], *, gpg: str = "gpg") -> by
 
 
 def _run(program: str, home: Path, command: str, *, data: bytes) -> bytes:
-    """Run `gpg`; return its output, nothing if it failed."""
+    """Run `gpg`; return its output, nothing if it failed or wrote too much."""
     process = subprocess.Popen(  # noqa: S603 - our own arguments; what is foreign goes to stdin.
         [program, *_OPTIONS, command],
         stdin=subprocess.PIPE,
@@ -104,18 +111,30 @@ def _run(program: str, home: Path, command: str, *, data: bytes) -> bytes:
         cwd=home,
         start_new_session=True,
     )
-    with process:
-        try:
-            output, _ = process.communicate(data, timeout=GPG_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            output = None
-        finally:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-    if output is None:
+    timer = threading.Timer(GPG_TIMEOUT, process.kill)
+    timer.start()
+    try:
+        with process:
+            output = _exchanged(process, data)
+    finally:
+        expired = not timer.is_alive()
+        timer.cancel()
+    if expired:
         raise GpgError(f"cannot be unwrapped: `gpg` did not end within {GPG_TIMEOUT:g} seconds")
     return output if process.returncode == 0 else b""
+
+
+def _exchanged(process: subprocess.Popen[bytes], data: bytes) -> bytes:
+    """Write all of the input, read the output as far as it is wanted, and kill what goes on."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(data)
+        process.stdin.close()
+    output = process.stdout.read(MAX_OUTPUT_BYTES + 1)
+    if len(output) > MAX_OUTPUT_BYTES:
+        process.kill()
+    return output
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -145,15 +164,39 @@ def gpg_home() -> Iterator[Path]:
 
 
 def _remove(home: Path) -> None:
-    _stop_agent(home)
-    # The agent may be removing its sockets at this moment, so a missing file is no error.
-    shutil.rmtree(home, ignore_errors=True)
+    sockets = _socket_directory(home)
+    _stop_agent(sockets / _AGENT_SOCKET)
+    for directory in {home, sockets}:
+        # The agent may be removing its sockets at this moment, so a missing file is no error.
+        shutil.rmtree(directory, ignore_errors=True)
     if home.exists():
         shutil.rmtree(home)
 
 
-def _stop_agent(home: Path) -> None:
-    """End the home's agent, if it has one, and reap it where it is our own child.
+def _socket_directory(home: Path) -> Path:
+    """Return where the home's agent has its sockets: under /run/user, if the user has that."""
+    program = shutil.which("gpgconf")
+    if (home / _AGENT_SOCKET).exists() or program is None or not _has_run_directory():
+        return home
+    listing = subprocess.run(  # noqa: S603 - our own arguments.
+        [program, "--list-dirs", "socketdir"],
+        env=_environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=AGENT_TIMEOUT,
+        check=False,
+    ).stdout
+    directory = Path(os.fsdecode(listing.strip()))
+    # GnuPG names the directory of a home that is not the default one like this.
+    return directory if directory.name.startswith("d.") else home
+
+
+def _has_run_directory() -> bool:
+    return Path(f"/run/user/{os.getuid()}").is_dir()
+
+
+def _stop_agent(path: Path) -> None:
+    """End the agent that listens on a socket, and reap it where it is our own child.
 
     An agent detaches itself from `gpg`, so that it becomes a child of process 1. In a container that
     is this process, and nobody else would reap it.
@@ -161,7 +204,7 @@ def _stop_agent(home: Path) -> None:
     pid = 0
     with contextlib.suppress(OSError, ValueError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(AGENT_TIMEOUT)
-        connection.connect(str(home / _AGENT_SOCKET))
+        connection.connect(str(path))
         stream = connection.makefile("rwb", buffering=0)
         stream.readline()  # OK Pleased to meet you
         stream.write(b"GETINFO pid\n")
