@@ -329,6 +329,20 @@ def test_a_flipped_bit_is_noticed_by_gzip(pack: Pack, unpack: Unpack) -> None:
     assert_refused(unpack, bytes(content), "not a valid gzip")
 
 
+class Dribbling(io.BytesIO):
+    """A file that gives a byte at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 0, 1))
+
+
+def test_data_after_the_gzip_is_noticed_wherever_the_reading_stops(pack: Pack, tmp_path: Path) -> None:
+    content = pack(("a", b"x"))
+    extract(Dribbling(content), tmp_path / "whole")
+    with pytest.raises(PermanentError, match="data after the end of its gzip"):
+        extract(Dribbling(content + b"x"), tmp_path / "more")
+
+
 # --- bombs
 
 
@@ -417,11 +431,13 @@ def test_each_limit_is_exact(pack: Pack, unpack: Unpack) -> None:
         ([(f"{i}", b"x" * 2**16) for i in range(17)], "more than 1 MiB"),
         ([(f"{i}", b"") for i in range(21)], "more than 20 entries"),
         ([(f"{i}/a/b/c", b"") for i in range(6)], "more than 20 entries"),
+        ([member(f"{i}/a/b/c", tarfile.DIRTYPE) for i in range(6)], "more than 20 entries"),
         ([member(f"{i}", tarfile.SYMTYPE, "x") for i in range(21)], "more than 20 entries"),
+        ([member("./", tarfile.DIRTYPE)] * 21, "more than 20 entries"),
         ([("a/b/c/d/e", b"")], "4 directories deep"),
         ([("a" * 60 + "/bcdef", b"")], "too long"),
     ],
-    ids=["file", "total", "entries", "parents", "links", "depth", "path"],
+    ids=["file", "total", "entries", "parents", "directories", "links", "headers", "depth", "path"],
 )
 def test_each_limit_holds(pack: Pack, unpack: Unpack, members: list[object], words: str) -> None:
     assert_refused(unpack, pack(*members), words, LIMITS)

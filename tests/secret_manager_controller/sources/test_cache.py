@@ -121,9 +121,13 @@ async def test_nobody_is_left_and_the_download_stops(
     for reader in readers:
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
-    # Who comes now is not bound to the download that is being stopped.
+    # Who comes now is not bound to the download that is being stopped; nor does its end disturb them.
+    first = asyncio.create_task(read(cache, origin, content))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(read(cache, origin, content))
+    await asyncio.sleep(0.05)
     origin.gate.set()
-    assert await read(cache, origin, content) == b"1"
+    assert await asyncio.gather(first, second) == [b"1", b"1"]
     assert (origin.downloads, origin.cancelled) == (2, 1)
     assert len(on_disk(tmp_path)) == 1
 
@@ -143,6 +147,23 @@ async def test_a_failure_reaches_all_who_wait_and_nobody_else(
     origin.failure = None
     assert await read(cache, origin, content) == b"1"
     assert origin.downloads == 2
+
+
+async def test_who_tries_again_at_once_does_not_get_the_old_failure(
+    cache: SnapshotCache, origin: Origin, pack: Pack
+) -> None:
+    origin.failure = RetryableError(Reason.FETCH_FAILED, "no")
+    content = pack(("a", b"1"))
+
+    async def persistent() -> bytes | None:
+        with pytest.raises(RetryableError):
+            await read(cache, origin, content)
+        origin.failure = None
+        return await read(cache, origin, content)  # While the other one has not yet been told.
+
+    succeeded, failed = await asyncio.gather(persistent(), read(cache, origin, content), return_exceptions=True)
+    assert succeeded == b"1"
+    assert isinstance(failed, RetryableError)
 
 
 async def test_a_bad_archive_is_refused_and_leaves_nothing(
@@ -175,13 +196,17 @@ async def test_the_least_recently_used_goes_first(cache: SnapshotCache, origin: 
 
 
 async def test_what_is_read_is_never_removed(cache: SnapshotCache, origin: Origin, pack: Pack, tmp_path: Path) -> None:
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as long, AsyncExitStack() as short:
         trees = []
-        for i in range(5):
+        for i in range(6):
             revision, download = origin.of(pack(("a", bytes([i]))))
+            stack = long if i < 3 else short
             trees.append(await stack.enter_async_context(cache.lease(revision, download=download)))
-        assert [bytes([i]) for i in range(5)] == [tree.read_file("a") for tree in trees]
-        assert len(on_disk(tmp_path)) == 5
+        assert len(on_disk(tmp_path)) == 6
+        await short.aclose()
+        # Three are more than there is room for, and the oldest; but they are read.
+        assert [tree.read_file("a") for tree in trees[:3]] == [b"\0", b"\1", b"\2"]
+        assert len(on_disk(tmp_path)) == 3
     assert len(on_disk(tmp_path)) == 2
 
 

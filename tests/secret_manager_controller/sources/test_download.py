@@ -243,6 +243,8 @@ def test_a_plain_url_is_kept_to_the_byte(url: str) -> None:
         "http://h/a b",
         "http://h/a\r\nX: y",
         "http://allowed\\@evil/a",
+        "http://evil\\.allowed/a",
+        "http://h/a\\b",
         "http://hö/a",
         "http://[::1/a",
     ],
