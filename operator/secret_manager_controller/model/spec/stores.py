@@ -63,7 +63,7 @@ GcpLabels = Annotated[
 AwsRegion = Annotated[
     str,
     text(longest=32),
-    Rule.match("[a-z]{2,6}(-[a-z]+)+-[0-9]{1,2}", "must be a region's id, such as eu-central-1"),
+    Rule.match("[a-z]{2,6}(-[a-z]{2,12}){1,3}-[0-9]{1,2}", "must be a region's id, such as eu-central-1"),
 ]
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/managing-secrets_tagging.html
 # Of 50, some are our owner marks.
