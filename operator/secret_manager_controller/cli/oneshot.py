@@ -22,7 +22,7 @@ from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
-from secret_manager_controller.reconcile import Prepared, Reconciler, Request, Progress
+from secret_manager_controller.reconcile import Prepared, Progress, Reconciler, Request
 from secret_manager_controller.sources.worktree import WorktreeSource
 from secret_manager_controller.tenancy import Grants, authorize
 

@@ -25,7 +25,8 @@ DEFAULT_TIMEOUT = 300
     type=click.IntRange(min=1),
     default=DEFAULT_TIMEOUT,
     show_default=True,
-    help="Seconds that --force waits.",
+    metavar="SECONDS",
+    help="How long --force waits.",
 )
 @cluster_options
 @click.pass_context
