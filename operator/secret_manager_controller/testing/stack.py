@@ -194,19 +194,18 @@ class Stack:
         self.publish(artifact)
         return artifact
 
-    def publish(self, artifact: Artifact) -> None:
-        """Let the GitRepository tell of an artifact."""
+    def publish(self, artifact: Artifact, *, namespace: str = SOURCE_NAMESPACE, name: str = SOURCE_NAME) -> None:
+        """Let a GitRepository tell of an artifact; it is made where there is none."""
         source = self.apply(
             {
                 "apiVersion": "source.toolkit.fluxcd.io/v1",
                 "kind": "GitRepository",
-                "metadata": {"namespace": SOURCE_NAMESPACE, "name": SOURCE_NAME},
+                "metadata": {"namespace": namespace, "name": name},
                 "spec": {"url": "https://git.example.invalid/services", "interval": "1m", "ref": {"branch": "main"}},
             }
         )
         status = git_repository_status(artifact, generation=source["metadata"]["generation"])
-        path = GIT_REPOSITORIES.url(SOURCE_NAMESPACE, SOURCE_NAME)
-        self.patch(f"{path}/status", {"status": status})
+        self.patch(f"{GIT_REPOSITORIES.url(namespace, name)}/status", {"status": status})
 
     def wait(self, what: str, look: Callable[[], T | None], *, timeout: float = WAIT_TIMEOUT) -> T:
         """Look until there is something true to see, and return it.
