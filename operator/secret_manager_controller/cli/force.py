@@ -74,22 +74,38 @@ def tell_logs() -> None:
 async def _delete(kube: KubeClient, key: ObjectKey) -> str:
     """Delete the object exactly as it was seen, its deletion policy overridden if it has one; return its UID."""
     failing = f"Failed to delete SecretManagerConfig '{key}'"
-    told = False
+    overridden = False
     for left in reversed(range(DELETE_TRIES)):
         body = await read_object(kube, key, failing=failing)
         try:
             if _cleans_store(body):
-                body = await kube.merge_patch(key.path, {"metadata": {"annotations": {DELETION_POLICY: ORPHAN}}})
-                if not told:
-                    note("deletionPolicy Delete is overridden for this deletion: the store keeps its secrets")
-                told = True
+                body = await _override(kube, key, ORPHAN)
+                overridden = True
             metadata = block(body, "metadata")
             await kube.delete(key.path, uid=metadata["uid"], resource_version=metadata["resourceVersion"])
-            return str(metadata["uid"])
         except KubeError as error:
-            if error.status not in (404, 409) or not left:
-                raise refused(failing, error, verb="delete (--force) and patch") from error
+            if error.status in (404, 409) and left:
+                continue
+            if overridden:
+                # Else whoever deletes the object later would leave its secrets behind unknowingly.
+                await _take_back(kube, key)
+            raise refused(failing, error, verb="delete (--force) and patch") from error
+        if overridden:
+            note("deletionPolicy Delete is overridden for this deletion: the store keeps its secrets")
+        return str(metadata["uid"])
     raise CliError(failing)  # The last try returns or raises.
+
+
+async def _override(kube: KubeClient, key: ObjectKey, policy: str | None) -> Json:
+    """Set the annotation that overrides the deletion policy, or remove it."""
+    return await kube.merge_patch(key.path, {"metadata": {"annotations": {DELETION_POLICY: policy}}})
+
+
+async def _take_back(kube: KubeClient, key: ObjectKey) -> None:
+    try:
+        await _override(kube, key, None)
+    except KubeError as error:
+        note(f"the annotation {DELETION_POLICY}={ORPHAN} stays on the object: {error.message}")
 
 
 def _cleans_store(body: Json) -> bool:

@@ -99,7 +99,11 @@ def _tell_fault(error: Exception) -> None:
     click.echo(f"Error: internal error ({type(error).__name__} at {where}); please report it", err=True)
 
 
-@click.group(cls=Msmctl, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Msmctl,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 and 3 from plan --exit-code, 64 for a wrong command line.",
+)
 @click.version_option(__version__, prog_name="msmctl", message="%(prog)s %(version)s")
 def cli() -> None:
     """See and trigger what the Secret Manager Controller does, or do it once without a cluster."""

@@ -18,7 +18,8 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # Ten times faster, whe
 def print_document(document: Body, *, output: str) -> None:
     """Print a document as `json` or `yaml`. Both write in ASCII and escape what a terminal would obey."""
     if output == "json":
-        click.echo(json.dumps(document, indent=2))
+        # DEL is the one control character that JSON allows in a string; it stands in strings only.
+        click.echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
     else:
         click.echo(yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=False), nl=False)
 

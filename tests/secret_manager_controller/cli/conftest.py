@@ -139,6 +139,7 @@ class FakeApiServer:
         if version not in (None, stored["metadata"]["resourceVersion"]):
             raise RefusedError(409, "the object has been modified; please apply your changes to the latest version")
         annotations = {**stored["metadata"].get("annotations", {}), **patch["metadata"].get("annotations", {})}
+        annotations = {name: value for name, value in annotations.items() if value is not None}
         return self.put({**stored, "metadata": {**stored["metadata"], "annotations": annotations}})
 
     def _delete(self, stored, options):

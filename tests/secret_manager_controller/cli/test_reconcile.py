@@ -264,6 +264,31 @@ def test_force_needs_the_verb_delete_and_says_so(stored, msmctl):
     assert KEY in stored.objects
 
 
+def test_force_takes_its_override_back_when_it_may_not_delete(stored, msmctl, reference_object):
+    """Else whoever deletes the object later would leave its secrets in the store unknowingly."""
+    reference_object["spec"]["deletionPolicy"] = "Delete"
+    stored.put(reference_object)
+    stored.forbidden = {"delete"}
+    result = msmctl(*ARGUMENTS, "--force")
+    assert result.stderr.startswith("Error: Failed to delete SecretManagerConfig ")
+    assert [method for method, _ in stored.requests] == ["GET", "PATCH", "DELETE", "PATCH"]
+    assert annotations(stored) == {}
+
+
+def test_force_says_when_its_override_stays(stored, msmctl, reference_object, refuse):
+    reference_object["spec"]["deletionPolicy"] = "Delete"
+    stored.put(reference_object)
+
+    def fail(method, _):
+        if method == "DELETE" or annotations(stored):
+            raise refuse(500, "away")
+
+    stored.before = fail
+    first, second = msmctl(*ARGUMENTS, "--force").stderr.splitlines()
+    assert first == f"note: the annotation {DELETION_POLICY}=Orphan stays on the object: away"
+    assert second.startswith("Error: Failed to delete SecretManagerConfig ")
+
+
 def test_force_of_a_missing_object_deletes_nothing(msmctl):
     result = msmctl("reconcile", "-n", "none", "--force")
     assert result.stderr.startswith("Error: Resource not found: ")

@@ -94,7 +94,7 @@ def test_prints_the_object_without_managed_fields(api, msmctl, reference_object,
     assert parse(msmctl(*ARGUMENTS, "-o", output).stdout) == stored
 
 
-HOSTILE = "\x1b]0;owned\x07\x1b[2Jbad\u202e\u009b31m\r\nReady: True"
+HOSTILE = "\x7f\x1b]0;owned\x07\x1b[2Jbad\u202e\u009b31m\r\nReady: True"
 
 
 @pytest.mark.parametrize("output", ["table", "wide", "json", "yaml"])
