@@ -115,9 +115,10 @@ class ControlPlane:
                 directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
                 closing.push(functools.partial(_remove, directory))
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store = directory / "etcd.sock"
+            # Of its own, since a caller's directory is often too deep for a socket, such as pytest's tmp_path.
+            store = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="etcd-"))) / "etcd.sock"
             if len(os.fsencode(store)) > SOCKET_PATH_MAX:
-                raise ControlPlaneError(f"{store} is too long for a socket: give a directory with a shorter path")
+                raise ControlPlaneError(f"{store} is too long for a socket: set TMPDIR to a shorter path")
             tokens = _write_tokens(directory / "tokens.csv", (ADMIN, *users))
             certificates.write_serving_certificate(directory, address=HOST)
             certificates.write_key(directory / "service-accounts.key")

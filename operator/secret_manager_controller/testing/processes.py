@@ -43,7 +43,7 @@ def start(
     def popen() -> subprocess.Popen[bytes]:
         with log.open("ab") as sink:
             return subprocess.Popen(
-                [*_launcher(), *command],
+                [*_launcher(os.getpid()), *command],
                 env=dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -81,9 +81,17 @@ def tail(log: Path) -> str:
         return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
+def _launcher(parent: int) -> list[str]:
+    """Return the prefix that ties a program's life to its parent's, or nothing where there is none."""
+    setpriv = _setpriv()
+    if not setpriv:
+        return []
+    # A parent that died before setpriv asked for the signal is not told of any more: then the program must not start.
+    return [*setpriv, "/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(parent)]
+
+
 @functools.cache
-def _launcher() -> tuple[str, ...]:
-    """Return the prefix that ties a program's life to ours, or nothing where there is none."""
+def _setpriv() -> tuple[str, ...]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()

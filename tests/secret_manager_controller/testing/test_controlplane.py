@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 import stat
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -133,18 +134,21 @@ class TestEnd:
         plane.stop()
 
     def test_a_directory_of_the_callers_keeps_its_data_for_the_next_start(self, start: Start, tmp_path: Path) -> None:
-        with start(directory=tmp_path / "plane") as plane:
+        deep = tmp_path / ("x" * 100)
+        with start(directory=deep) as plane:
             assert plane.request("POST", "/api/v1/namespaces", body=namespace("kept"))[0] == 201
-        with start(directory=tmp_path / "plane") as plane:
+        with start(directory=deep) as plane:
             assert plane.request("GET", "/api/v1/namespaces/kept")[0] == 200
 
 
 class TestFailure:
     @pytest.fixture(autouse=True)
-    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Make temporary directories where the test sees what is left of them."""
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        return tmp_path
+    def temporary(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+        """Make temporary directories where the test sees what is left of them; tmp_path is too deep for a socket."""
+        with tempfile.TemporaryDirectory() as directory:
+            monkeypatch.setattr(tempfile, "tempdir", directory)
+            yield Path(directory)
+            monkeypatch.undo()
 
     def test_a_program_that_ends_is_an_error_with_the_end_of_its_log(self, start: Start, temporary: Path) -> None:
         with pytest.raises(ControlPlaneError) as failure:
@@ -156,8 +160,11 @@ class TestFailure:
     def test_a_program_that_is_not_ready_in_time_is_an_error_and_is_stopped(
         self, start: Start, temporary: Path
     ) -> None:
-        with pytest.raises(ControlPlaneError, match="etcd was not ready in time"):
-            start(timeout=0)
+        idle = temporary / "idle"
+        idle.write_text("#!/bin/sh\necho idling\nwhile :; do /bin/sleep 0.1; done\n")
+        idle.chmod(0o755)
+        with pytest.raises(ControlPlaneError, match=r"etcd was not ready in time; .*/etcd.log ends:\nidling"):
+            start(etcd=idle, timeout=1)
         assert [path for path in Path("/proc").glob("[0-9]*") if runs_in(path, temporary)] == []
 
     def test_a_missing_program_is_an_error_that_leaves_nothing(self, start: Start, temporary: Path) -> None:
@@ -165,9 +172,14 @@ class TestFailure:
             start(etcd=Path("/no/such/etcd"))
         assert list(temporary.iterdir()) == []
 
-    def test_a_directory_that_is_too_deep_for_a_socket_is_an_error(self, start: Start, temporary: Path) -> None:
-        with pytest.raises(ControlPlaneError, match="too long for a socket"):
-            start(directory=temporary / ("x" * 100))
+    def test_a_temporary_directory_that_is_too_deep_for_a_socket_is_an_error(
+        self, start: Start, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deep = temporary / ("x" * 100)
+        deep.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(deep))
+        with pytest.raises(ControlPlaneError, match="too long for a socket: set TMPDIR to a shorter path"):
+            start(directory=temporary / "plane")
 
 
 def runs_in(process: Path, directory: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,12 +28,19 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def test_output_is_appended_to_the_log_and_the_environment_is_what_was_given(tmp_path: Path) -> None:
+def test_output_is_appended_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
-    env = ["env"]
-    assert processes.start(env, log=log, environment={"ONE": "1"}).wait() == 0
-    assert log.read_text() == "before\nONE=1\n"
+    assert processes.start(["echo", "after"], log=log).wait() == 0
+    assert log.read_text() == "before\nafter\n"
+
+
+def test_a_program_gets_the_environment_that_was_given_and_none_of_ours(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert processes.start(["env"], log=log, environment={"ONE": "1"}).wait() == 0
+    variables = dict(line.split("=", 1) for line in log.read_text().splitlines())
+    # The launcher's shell may tell where it was started, and how deep.
+    assert variables.keys() - {"PWD", "OLDPWD", "SHLVL", "_"} == {"ONE"}
 
 
 def test_a_program_that_is_missing_is_an_error_at_once(tmp_path: Path) -> None:
@@ -73,8 +81,12 @@ def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
     processes.stop(process, grace=30)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
-def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="only Linux has a parent-death signal")
+@pytest.mark.parametrize("delay", [0, 1], ids=["", "even before the launcher has asked for the signal"])
+def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path, delay: int) -> None:
+    setpriv = tmp_path / "setpriv"
+    setpriv.write_text(f'#!/bin/sh\n/bin/sleep {delay}\nexec {shutil.which("setpriv")} "$@"\n')
+    setpriv.chmod(0o755)
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -83,7 +95,8 @@ def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
         "time.sleep(60)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "log")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
         assert is_running(child)
@@ -127,8 +140,8 @@ def test_the_launcher_is_done_without_where_it_lacks_the_option(
     fake.write_text("#!/bin/sh\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    processes._launcher.cache_clear()
+    processes._setpriv.cache_clear()
     try:
         assert processes.start(["true"], log=tmp_path / "log").wait() == 0
     finally:
-        processes._launcher.cache_clear()
+        processes._setpriv.cache_clear()
