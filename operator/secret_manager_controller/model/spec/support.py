@@ -12,28 +12,27 @@ from secret_manager_controller.model.spec.stores import AwsStore, ProviderType
 
 def not_implemented(spec: Spec) -> str | None:
     """Return the sentence that names what of a valid spec this version cannot do; None if it can do everything."""
-    first = next(_missing(spec), None)
-    if first is None:
-        return None
-    path, instead = first
-    return f"{path} is not implemented in this version; {instead}"
+    missing = [f"{field} ({instead})" for field, instead in _missing(spec)]
+    return f"not implemented in this version: {', '.join(missing)}" if missing else None
 
 
 def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     """Yield each field that is not implemented, and what to do until it is."""
     source, provider = spec.source_ref, spec.provider
+    short = spec.declared_provider is None
     if source.kind is not SourceKind.GIT_REPOSITORY:
         yield f"spec.sourceRef.kind {source.kind}", "use a GitRepository"
     if source.git_credentials is not None:
-        yield "spec.sourceRef.gitCredentials", "use a GitRepository"
+        yield "spec.sourceRef.gitCredentials", "remove it"
     if spec.require_verified_source:
         yield "spec.requireVerifiedSource", "remove it"
     if provider.type is not ProviderType.AWS:
-        yield f"provider type {provider.type}", "use aws"
+        yield (f"spec.{provider.type}" if short else f"spec.provider.type {provider.type}"), "use aws"
     if spec.secrets.kustomize_path is not None:
         yield "spec.secrets.kustomizePath", "use files and spec.secrets.basePath"
     if provider.aws is not None:
-        yield from _missing_of_aws(provider.aws)
+        for option, instead in _missing_of_aws(provider.aws):
+            yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
     if spec.otel is not None:
         yield "spec.otel", "remove it"
 
@@ -41,7 +40,7 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
     auth = store.auth
     if auth is not None and auth.auth_type is AwsAuthType.ACCESS_KEYS and auth.role_arn is not None:
-        yield "roleArn of the store aws with authType AccessKeys", "use authType Irsa or remove it"
+        yield "auth.roleArn with authType AccessKeys", "use authType Irsa or remove it"
     for name, value in (("kmsKeyId", store.kms_key_id), ("description", store.description), ("tags", store.tags)):
         if value is not None:
-            yield f"{name} of the store aws", "remove it"
+            yield name, "remove it"
