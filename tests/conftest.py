@@ -1,5 +1,6 @@
 """Fixtures for tests against real parts: the binaries, built on first use and cached, and a running control plane."""
 
+import functools
 import subprocess
 import sys
 import time
@@ -14,27 +15,37 @@ from secret_manager_controller.testing.stack import Stack
 ROOT = Path(__file__).parent.parent
 
 
-def built(*names):
-    """Return the paths of real parts; several test processes that ask at once build each of them once."""
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        pytest.fail(answer.stderr, pytrace=False)
-    return [Path(line) for line in answer.stdout.splitlines()]
-
-
 @pytest.fixture(scope="session")
-def sops():
-    """Return the real sops binary, the decryptor's oracle."""
-    (path,) = built("sops")
+def tool(pytestconfig):
+    """Return a function that gives the path of a real part by its name in tools/pins.toml.
+
+    Test processes that ask at once share a build: tools/build.py locks.
+    """
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    @functools.cache
+    def path(name):
+        # A build takes minutes, and its progress on stderr is for whoever waits.
+        with capture.global_and_fixture_disabled():
+            command = [sys.executable, str(ROOT / "tools" / "build.py"), name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            pytest.exit(f"{name} cannot be had; tools/build.py says why", returncode=done.returncode)
+        return Path(done.stdout.strip())
+
     return path
 
 
 @pytest.fixture(scope="session")
-def control_plane():
-    """Run a real API server for the session of one test process."""
-    etcd, kube_apiserver = built("etcd", "kube-apiserver")
-    with ControlPlane.start(etcd=etcd, kube_apiserver=kube_apiserver, audit_log=True) as plane:
+def sops(tool):
+    """Return the real sops binary, the decryptor's oracle."""
+    return tool("sops")
+
+
+@pytest.fixture(scope="session")
+def control_plane(tool):
+    """Run a real API server for the session of one test process; tests use namespaces of their own."""
+    with ControlPlane.start(etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver"), audit_log=True) as plane:
         yield plane
 
 
@@ -55,11 +66,8 @@ def smc_plane(control_plane):
 
 
 @pytest.fixture(scope="session")
-def start_stack():
+def start_stack(tool):
     """Return a function that starts a stack of all parts as a context manager."""
-    etcd, kube_apiserver, flux_crds = built("etcd", "kube-apiserver", "flux-crds")
-
-    def start(**options):
-        return Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds, **options)
-
-    return start
+    return functools.partial(
+        Stack.start, etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver"), flux_crds=tool("flux-crds")
+    )
