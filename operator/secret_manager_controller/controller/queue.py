@@ -1,7 +1,8 @@
 """The work queue: deduplicating, one worker a key, delayed requeue, backoff with jitter.
 
 The semantics are those of client-go's workqueue: a key that is added while it is being worked on is handed out once
-more after `done`, and any number of adds in between is one. Time is an argument of the constructor.
+more after `done`, and any number of adds in between is one. Whose turn it is, `line` decides. Time is an argument of
+the constructor.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from secret_manager_controller.controller.line import Priority, WaitingLine
 
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 300.0
@@ -41,9 +43,9 @@ class WorkQueue:
         """
         self._clock = clock
         self._spread = spread or (lambda: random.uniform(-1, 1))  # noqa: S311 - jitter is no secret.
-        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._waiting = WaitingLine()
         self._working: set[str] = set()
-        self._again: set[str] = set()
+        self._again: dict[str, Priority] = {}
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
@@ -59,13 +61,18 @@ class WorkQueue:
         """Return how many keys wait to be worked on now, delayed ones not counted."""
         return len(self._waiting)
 
-    def add(self, key: str) -> None:
+    def waiting(self) -> Iterator[tuple[str, float]]:
+        """Yield each key that waits to be worked on now, with the seconds that it has waited."""
+        now = self._clock()
+        return ((key, now - since) for key, since in self._waiting.since())
+
+    def add(self, key: str, priority: Priority = Priority.CHANGE) -> None:
         """Queue a key now; a delayed requeue of it is then void."""
         self._due.pop(key, None)
         if key in self._working:
-            self._again.add(key)
+            self._again[key] = min(priority, self._again.get(key, priority))
         else:
-            self._waiting.setdefault(key)
+            self._waiting.push(key, priority, now=self._clock())
             self._changed.set()
 
     def add_after(self, key: str, delay: float) -> None:
@@ -88,8 +95,8 @@ class WorkQueue:
 
     def discard(self, key: str) -> None:
         """Forget a key that is gone or not ours any more."""
-        self._waiting.pop(key, None)
-        self._again.discard(key)
+        self._waiting.remove(key)
+        self._again.pop(key, None)
         self._failures.pop(key, None)
         self._due.pop(key, None)
 
@@ -104,7 +111,7 @@ class WorkQueue:
                 raise QueueClosed
             self._promote()
             if self._waiting:
-                key, _ = self._waiting.popitem(last=False)
+                key = self._waiting.pop()
                 self._working.add(key)
                 return key
             await self._wait()
@@ -112,16 +119,15 @@ class WorkQueue:
     def done(self, key: str) -> None:
         """Give a key back; if it was added meanwhile it is queued again."""
         self._working.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+        if (priority := self._again.pop(key, None)) is not None:
+            self.add(key, priority)
 
     def _promote(self) -> None:
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:  # Else it was superseded.
-                self.add(key)
+                self.add(key, Priority.RESYNC)
 
     async def _wait(self) -> None:
         self._changed.clear()
