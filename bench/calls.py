@@ -24,7 +24,7 @@ from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.reconcile import Reconciler, Request, Progress
+from secret_manager_controller.reconcile import Progress, Reconciler, Request
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Grants

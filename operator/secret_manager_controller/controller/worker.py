@@ -22,7 +22,7 @@ from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
 from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
-from secret_manager_controller.reconcile import Reconciler, Request, Progress
+from secret_manager_controller.reconcile import Progress, Reconciler, Request
 
 logger = logging.getLogger(__name__)
 
