@@ -6,7 +6,6 @@ the key path. The type is not authenticated: it says how the plaintext is to be 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ class Cipher:
 
 def _decoded(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
         return b""  # Too short for what follows, and refused there.
 

@@ -110,6 +110,8 @@ class _Material:
         for raw in text.split("\n"):
             line = raw.strip()
             if block is not None:
+                if line == _PGP_BEGIN:
+                    raise self._refused("begins a PGP block inside another")
                 block.append(line)
                 if line == _PGP_END:
                     self._blocks.append("\n".join(block))

@@ -12,7 +12,6 @@ import base64
 import binascii
 import enum
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,13 +76,20 @@ def dearmor(text: str, block: str) -> list[bytes]:
     Raises:
         MalformedError: a block's base64 is broken.
     """
-    pattern = rf"-----BEGIN {block}-----[ \t]*\n(.*?)\n-----END {block}-----"
-    bodies = re.findall(pattern, text.replace("\r\n", "\n"), re.DOTALL)
-    return [_decoded(body) for body in bodies]
+    blocks: list[bytes] = []
+    body: list[str] | None = None
+    for line in map(str.strip, text.split("\n")):
+        if line == f"-----BEGIN {block}-----":
+            body = []
+        elif line == f"-----END {block}-----" and body is not None:
+            blocks.append(_decoded(body))
+            body = None
+        elif body is not None:
+            body.append(line)
+    return blocks
 
 
-def _decoded(body: str) -> bytes:
-    lines = [line.strip() for line in body.split("\n")]
+def _decoded(lines: list[str]) -> bytes:
     # Header lines end with the first blank line; a block without any starts with that line.
     start = lines.index("") + 1 if "" in lines else 0
     encoded = "".join(line for line in lines[start:] if not line.startswith("="))

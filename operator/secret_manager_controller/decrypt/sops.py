@@ -11,6 +11,7 @@ decryption, are refused.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
@@ -176,7 +177,7 @@ class _CommentItems:
         if not self._before:
             return path
         return tuple(
-            part - sum(index < part for index in self._before.get(path[:at], ())) if isinstance(part, int) else part
+            part - bisect.bisect(self._before.get(path[:at], ()), part) if isinstance(part, int) else part
             for at, part in enumerate(path)
         )
 

@@ -153,10 +153,12 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
     kind = event.tag.removeprefix(_TAG_PREFIX)
     if kind == "str":
         return str(event.value)
+    if kind not in _TYPES:
+        raise _refused(event, f"the tag {foreign(event.tag)}, which is not supported")
     value = _binary(event) if kind == "binary" else _resolved(event)
     if kind == "float" and type(value) is int:
         value = float(value)
-    if type(value) is not _TYPES.get(kind):
+    if type(value) is not _TYPES[kind]:
         raise _refused(event, f"a value that is not what its tag {foreign(event.tag)} says")
     return value
 
