@@ -108,7 +108,9 @@ class Bench:
         if report is not None:
             if not report.complete:
                 raise RuntimeError(f"the reconcile was not complete: {report.failures}")
-            self.request = dataclasses.replace(self.request, inventory=report.inventory, settled_key=progress.settled_key)
+            self.request = dataclasses.replace(
+                self.request, inventory=report.inventory, settled_key=progress.settled_key
+            )
         return Counter(call.operation for call in self.server.calls())
 
 

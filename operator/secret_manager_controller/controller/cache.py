@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secret_manager_controller.model.annotations import TRIGGER_ANNOTATIONS
-
-DEFAULT_SOURCE_KIND = "GitRepository"
+from secret_manager_controller.model.spec import SourceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,8 @@ class ObjectCache:
 def _source_of(spec: object, namespace: str) -> SourceKey | None:
     match spec:
         case {"sourceRef": {"name": str(name)} as reference}:
-            return SourceKey(reference.get("kind", DEFAULT_SOURCE_KIND), reference.get("namespace", namespace), name)
+            return SourceKey(
+                reference.get("kind", SourceKind.GIT_REPOSITORY), reference.get("namespace", namespace), name
+            )
         case _:
             return None

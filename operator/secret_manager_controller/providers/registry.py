@@ -73,12 +73,6 @@ def aws_login(auth: AwsAuth | None, login: Login, environment: Environment) -> A
 
 
 def _access_keys(auth: AwsAuth | None, login: Login, environment: Environment) -> AwsAccessKeys:
-    if auth is not None and auth.role_arn is not None:
-        raise ConfigError(
-            "spec.provider.aws.auth.roleArn with authType AccessKeys is not implemented in this version; use authType "
-            "Irsa, or remove it",
-            reason=Reason.NOT_IMPLEMENTED,
-        )
     if auth is None or login.secret is None:
         key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
         if not key or not secret:
