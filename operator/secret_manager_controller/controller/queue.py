@@ -76,7 +76,7 @@ class WorkQueue:
             self._changed.set()
 
     def add_after(self, key: str, delay: float) -> None:
-        """Queue a key after `delay` seconds, unless it is queued sooner; the last call counts."""
+        """Queue a key after `delay` seconds; void if it is handed out sooner, and the last call counts."""
         due = self._clock() + delay
         self._due[key] = due
         heapq.heappush(self._heap, (due, key))
@@ -112,6 +112,7 @@ class WorkQueue:
             self._promote()
             if self._waiting:
                 key = self._waiting.pop()
+                self._due.pop(key, None)
                 self._working.add(key)
                 return key
             await self._wait()

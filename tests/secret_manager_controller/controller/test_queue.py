@@ -163,6 +163,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert Counter(got) == Counter(self.wanted - self.working)
         self.wanted -= set(got)
         self.working |= set(got)
+        self.due = {key: due for key, due in self.due.items() if key not in got}
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
