@@ -35,7 +35,9 @@ def changed(**paths):
 @pytest.mark.parametrize(
     ("body", "counts"),
     [
-        pytest.param(changed(metadata__resourceVersion="11", status={"secretsSynced": 2}), False, id="our status write"),
+        pytest.param(
+            changed(metadata__resourceVersion="11", status={"secretsSynced": 2}), False, id="our status write"
+        ),
         pytest.param(changed(metadata__annotations={"unrelated": "x"}), False, id="an unrelated annotation"),
         pytest.param(changed(metadata__generation=2), True, id="the spec"),
         pytest.param(changed(metadata__uid="u2"), True, id="deleted and made again"),

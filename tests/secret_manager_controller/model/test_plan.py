@@ -150,7 +150,10 @@ def test_one_secret_gets_one_action(found, recorded, policy, verdict, expected):
         pytest.param(remote(mark=LIVING), ADOPT, "team-b/config", id="living owner, even with Adopt"),
         pytest.param(remote(mark=ELSEWHERE), ADOPT, "cluster-2", id="another cluster, even with Adopt"),
         pytest.param(
-            remote(mark=None, state=RemoteState.DELETION_SCHEDULED), ADOPT, "deletion", id="another's scheduled deletion"
+            remote(mark=None, state=RemoteState.DELETION_SCHEDULED),
+            ADOPT,
+            "deletion",
+            id="another's scheduled deletion",
         ),
     ],
 )

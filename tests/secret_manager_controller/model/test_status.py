@@ -94,7 +94,9 @@ def test_a_retryable_failure_decides_over_a_permanent_one():
 @pytest.mark.parametrize(
     ("changes", "reason", "told"),
     [
-        pytest.param({"conflicts": (Conflict("db", "'db' is managed"),)}, "Conflict", "1 in conflict: 'db'", id="conflict"),
+        pytest.param(
+            {"conflicts": (Conflict("db", "'db' is managed"),)}, "Conflict", "1 in conflict: 'db'", id="conflict"
+        ),
         pytest.param({"held": ("x", "y")}, "PruneBlocked", "confirm-prune", id="held"),
     ],
 )
@@ -121,8 +123,10 @@ def test_a_status_survives_being_stored():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["name", "version", "sourceHash", "type", "status"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "version", "sourceHash", "type", "status"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -232,7 +232,9 @@ def test_nothing_is_written_below_a_file(pack: Pack, unpack: Unpack) -> None:
     ids=["file", "link", "directory", "other-spelling"],
 )
 @pytest.mark.parametrize(
-    "first", [("a/b", b"x"), member("a/b", tarfile.SYMTYPE, "c"), member("a/b/", tarfile.DIRTYPE)], ids=["file", "link", "directory"]
+    "first",
+    [("a/b", b"x"), member("a/b", tarfile.SYMTYPE, "c"), member("a/b/", tarfile.DIRTYPE)],
+    ids=["file", "link", "directory"],
 )
 def test_two_entries_at_one_path_are_refused(pack: Pack, unpack: Unpack, first: object, second: object) -> None:
     assert_refused(unpack, pack(first, second), "two entries at 'a/b'")
