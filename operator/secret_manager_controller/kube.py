@@ -204,10 +204,20 @@ class KubeClient:
             async with self._session.request(method, self._server.url + path, data=data, headers=headers) as answer:
                 if answer.status == 404 and absent_ok:
                     return None
-                content = await answer.json(content_type=None) if answer.status != 204 else {}
+                content = await _document(answer)
                 if answer.status >= 400:
                     told = content.get("message") if isinstance(content, Mapping) else None
                     raise KubeError(answer.status, foreign(told or answer.reason))
-                return content if isinstance(content, Mapping) else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                if not isinstance(content, Mapping):
+                    raise KubeError(0, "the API server answered something that is no JSON object")
+                return content
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise KubeError(0, f"the API server did not answer: {type(error).__name__}") from error
+
+
+async def _document(answer: aiohttp.ClientResponse) -> object:
+    """Return an answer's JSON, or None for anything else: a kind that is not served is refused in plain text."""
+    try:
+        return json.loads(await answer.read() or b"{}")
+    except ValueError:
+        return None

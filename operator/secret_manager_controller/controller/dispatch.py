@@ -59,12 +59,18 @@ class Dispatcher:
         self._sources.remove(source)
         self._queue_users(source)
 
-    def sweep_objects(self, existing: Collection[str]) -> int:
-        """Queue what the watch missed: records without an object, and objects without a record; return how many."""
-        missed = {*self._cache.ghosts(existing), *(key for key in existing if key not in self._cache)}
-        for key in missed:
+    def sweep_objects(self, existing: Collection[str], *, listed: bool) -> int:
+        """Queue what the watch missed: records without an object, and objects without a record; return how many.
+
+        Args:
+            existing: the keys of all objects.
+            listed: whether the watch has shown its first listing; until then, an object without a record comes by
+                itself, and would be reconciled twice.
+        """
+        ghosts, unseen = self._cache.ghosts(existing), [key for key in existing if key not in self._cache]
+        for key in (*ghosts, *(unseen if listed else ())):
             self._queue.add(key)
-        return len(missed)
+        return len(ghosts) + len(unseen)
 
     def sweep_sources(self, kind: str, existing: Collection[tuple[str, str]]) -> int:
         """Forget the sources of a kind whose deletion the watch missed; return how many."""

@@ -2,12 +2,19 @@
 
 Why so little of kopf: its change-detecting handlers, timers, daemons and finalizers patch the objects, and two replicas
 whose filters differ patch against each other without end; `on.event` handlers that return nothing write nothing.
+
+It has a thread and an event loop of its own: when it ends, by itself too, it cancels every task of its loop, and in the
+main thread it takes SIGTERM for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import kopf
@@ -55,17 +62,26 @@ class KopfInformer:
         self._server = server
 
     async def run(self, sink: ChangeSink, *, started: asyncio.Event, stop: asyncio.Event) -> None:
-        """See `Informer.run`."""
-        await kopf.operator(
-            registry=self._registry(sink),
-            settings=informer_settings(),
-            standalone=True,
-            clusterwide=True,
-            ready_flag=started,
-            stop_flag=stop,
-        )
+        """See `Informer.run`; the sink and `started` are called in the caller's loop."""
+        loop, operator = asyncio.get_running_loop(), _OperatorThread()
 
-    def _registry(self, sink: ChangeSink) -> kopf.OperatorRegistry:
+        def here(call: Callable[..., object], *arguments: object) -> None:
+            with contextlib.suppress(RuntimeError):  # The caller's loop has ended, and nobody is to be told.
+                loop.call_soon_threadsafe(call, *arguments)
+
+        registry = self._registry(sink, here)
+        ended = asyncio.wrap_future(operator.start(registry, ready=lambda: here(started.set)))
+        stopping = asyncio.create_task(stop.wait())
+        first: list[asyncio.Future[Any]] = [ended, stopping]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            operator.stop()
+            await ended
+        finally:
+            operator.stop()
+            stopping.cancel()
+
+    def _registry(self, sink: ChangeSink, here: Callable[..., None]) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
@@ -75,14 +91,70 @@ class KopfInformer:
         # The handlers return None: kopf would patch any other result into the object's status.
         @kopf.on.event(*_selector(SECRET_MANAGER_CONFIGS), registry=registry)
         async def on_object(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - kopf passes it by this name.
-            sink.object_deleted(body) if type == "DELETED" else sink.object_seen(body)
+            here(sink.object_deleted if type == "DELETED" else sink.object_seen, body)
 
         @kopf.on.event(*_selector(GIT_REPOSITORIES), registry=registry)
         async def on_git_repository(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - likewise.
-            report = sink.source_deleted if type == "DELETED" else sink.source_seen
-            report("GitRepository", body)
+            here(sink.source_deleted if type == "DELETED" else sink.source_seen, "GitRepository", body)
 
         return registry
+
+
+class _OperatorThread:
+    """`kopf.operator` in a daemon thread, so that not even a hanging one keeps the process alive."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._wanted = threading.Event()
+
+    def start(self, registry: kopf.OperatorRegistry, *, ready: Callable[[], None]) -> Future[None]:
+        """Start the thread; return what is done when it has ended."""
+        result: Future[None] = Future()
+        result.set_running_or_notify_cancel()  # Who gives up waiting does not cancel it.
+
+        def work() -> None:
+            # It would warn at every start that it cannot take the signals, which is one reason for the thread.
+            logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+            try:
+                asyncio.run(self._operate(registry, ready))
+            except BaseException as error:  # noqa: BLE001 - told to who waits.
+                result.set_exception(error)
+            else:
+                result.set_result(None)
+
+        threading.Thread(target=work, name="kopf", daemon=True).start()
+        return result
+
+    def stop(self) -> None:
+        """Let it end; more than once is fine."""
+        self._wanted.set()
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # It has ended.
+                loop.call_soon_threadsafe(self._stop.set)
+
+    async def _operate(self, registry: kopf.OperatorRegistry, ready: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._wanted.is_set():  # Before there was a loop to be told in.
+            self._stop.set()
+        opening = asyncio.Event()
+        announcing = asyncio.create_task(_announce(opening, ready))
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=informer_settings(),
+                standalone=True,
+                clusterwide=True,
+                ready_flag=opening,
+                stop_flag=self._stop,
+            )
+        finally:
+            announcing.cancel()
+
+
+async def _announce(opening: asyncio.Event, ready: Callable[[], None]) -> None:
+    await opening.wait()
+    ready()
 
 
 def informer_settings() -> kopf.OperatorSettings:

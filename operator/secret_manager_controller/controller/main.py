@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +28,15 @@ from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.controller.settings import Settings, SettingsError
 from secret_manager_controller.controller.stores import CachedStores
-from secret_manager_controller.controller.sweep import Sweeper
+from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
+from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
 from secret_manager_controller.errors import ControllerError
 from secret_manager_controller.kube import (
     NAMESPACES,
+    SECRET_MANAGER_CONFIGS,
     ApiServer,
     KubeClient,
     KubeConfigError,
@@ -75,7 +77,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
     """Make every part, and release what they hold at the end.
 
     Raises:
-        StartupError: the API server refuses what every start needs.
+        StartupError: the API server refuses what every start needs, or the cache's directory cannot be used.
     """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -83,12 +85,17 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             KubeClient(server, user_agent=f"secret-manager-controller/{__version__}")
         )
         try:
+            await check_installed(kube)
             cluster = settings.cluster_id or await cluster_id(kube)
             hash_key = await load_hash_key(kube, settings.namespace)
         except (KubeError, ControllerError) as error:
             raise StartupError(f"cannot start: {error.message}") from error
+        await asyncio.to_thread(sweep_gpg_homes)  # What a killed predecessor left.
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        snapshots = SnapshotCache(settings.cache_directory)
+        try:
+            snapshots = SnapshotCache(settings.cache_directory)
+        except (OSError, RuntimeError) as error:
+            raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
         stack.push_async_callback(snapshots.aclose)
         metrics, cache, queue, fence = Metrics(), ObjectCache(), WorkQueue(clock=loop.time), SoleMemberFence()
         reader = SecretReader(kube, clock=loop.time)
@@ -120,27 +127,34 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         StartupError: it cannot start.
         WatchLost: the informer ended by itself; the process should restart.
     """
+    asyncio.get_running_loop().set_exception_handler(log_unhandled)
     async with wired(settings, server) as parts, AsyncExitStack() as stack:
         started, informer_stop = asyncio.Event(), asyncio.Event()
         watching = asyncio.create_task(
             informer.run(parts.dispatcher, started=started, stop=informer_stop), name="informer"
         )
         sweeping = asyncio.create_task(parts.sweeper.run(settings.sweep_interval, started=started), name="sweeper")
-        port = await stack.enter_async_context(
-            serve(
-                host=settings.metrics_host,
-                port=settings.metrics_port,
-                registry=parts.metrics.registry,
-                healthy=lambda: "the watch has ended" if watching.done() else None,
-                ready=lambda: None if parts.sweeper.caught_up else "the first listing is not complete",
-            )
+        for task in (watching, sweeping):
+            stack.callback(task.cancel)
+        endpoints = serve(
+            host=settings.metrics_host,
+            port=settings.metrics_port,
+            registry=parts.metrics.registry,
+            healthy=lambda: "the watch has ended" if watching.done() else None,
+            ready=lambda: None if parts.sweeper.caught_up else "the first listing is not complete",
         )
+        try:
+            port = await stack.enter_async_context(endpoints)
+        except OSError as error:
+            where = f"METRICS_HOST {settings.metrics_host}, METRICS_PORT {settings.metrics_port}"
+            raise StartupError(f"cannot start: {where} cannot be listened on: {error.strerror}") from error
         workers = [
             asyncio.create_task(_work(parts.queue, parts.worker), name=f"worker-{number}")
             for number in range(settings.workers)
         ]
         logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
-        await _first_of(stop, [watching, sweeping], started)
+        install_signal_handlers(stop)
+        await _first_of(stop, [watching, sweeping])
         failed = None if stop.is_set() else _failure_of(watching, sweeping)
         logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
         await _drain(parts, workers, settings.shutdown_grace)
@@ -153,6 +167,13 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
 
 class WatchLost(Exception):  # noqa: N818 - it tells an event.
     """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
+
+
+async def check_installed(kube: KubeClient) -> None:
+    """Raise `KubeError` if the kind that we work on is not installed: the watch of it would be silent for ever."""
+    resource = SECRET_MANAGER_CONFIGS
+    if await kube.get(f"{resource.url()}?limit=1") is None:
+        raise KubeError(404, f"the CustomResourceDefinition {resource.plural}.{resource.group} is not installed")
 
 
 async def cluster_id(kube: KubeClient) -> str:
@@ -179,21 +200,19 @@ def _failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
     """Return what is told of the first task that ended although it should run as long as the process."""
     ended = next(task for task in tasks if task.done())
     error = ended.exception()
-    failure = WatchLost(f"the {ended.get_name()} ended by itself ({type(error).__name__})")
+    by_itself = f"the {ended.get_name()} ended by itself ({type(error).__name__})"
+    failure = WatchLost(str(error) if isinstance(error, KindInstalled) else by_itself)
     failure.__cause__ = error
     return failure
 
 
-async def _first_of(stop: asyncio.Event, background: list[asyncio.Task[None]], started: asyncio.Event) -> None:
-    """Wait for the stop signal or the end of a task; take the signals back from kopf once it has set its own."""
-    install_signal_handlers(stop)
-    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait()), *background]
-    opening = asyncio.create_task(started.wait())
-    await asyncio.wait([*waiting, opening], return_when=asyncio.FIRST_COMPLETED)
-    opening.cancel()
-    install_signal_handlers(stop)
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    waiting[0].cancel()
+async def _first_of(stop: asyncio.Event, background: list[asyncio.Task[None]]) -> None:
+    """Wait for the stop signal or the end of a task."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
 
 
 def install_signal_handlers(stop: asyncio.Event) -> None:
@@ -201,6 +220,13 @@ def install_signal_handlers(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+
+def log_unhandled(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Log what nobody awaited by its type: asyncio's own text quotes the exception, and so whatever it holds."""
+    error, task = context.get("exception"), context.get("future")
+    name = task.get_name() if isinstance(task, asyncio.Task) else None
+    logger.error("Unhandled error", extra={"error_type": type(error).__name__, "task": name})
 
 
 async def _drain(parts: Parts, workers: list[asyncio.Task[None]], grace: float) -> None:

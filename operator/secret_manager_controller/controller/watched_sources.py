@@ -20,17 +20,20 @@ class WatchedSources:
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
         self._known: dict[SourceKey, Mapping[str, Any]] = {}
+        self._asked: dict[SourceKey, Mapping[str, Any] | None] = {}
+        """What was answered about sources that the watch has not shown, so that its first event may be no change."""
 
     def put(self, key: SourceKey, body: Mapping[str, Any]) -> bool:
-        """Store what the watch shows; return whether anything changed that decides the revision."""
+        """Store what the watch shows; return whether it is news to those who asked for the source, if anybody did."""
         slim = slim_source(body, kind=key.kind)
-        changed = self._known.get(key) != slim
+        before = self._known.get(key, self._asked.pop(key, slim))
         self._known[key] = slim
-        return changed
+        return before != slim
 
     def remove(self, key: SourceKey) -> None:
         """Forget a source that is gone."""
         self._known.pop(key, None)
+        self._asked.pop(key, None)
 
     def ghosts(self, kind: str, existing: Collection[tuple[str, str]]) -> tuple[SourceKey, ...]:
         """Return the sources of a kind that do not exist: their deletion fell into a gap of the watch."""
@@ -49,14 +52,17 @@ class WatchedSources:
         try:
             body = await self._kube.get(path)
         except KubeError as error:
+            self._asked.setdefault(key, None)
             raise RetryableError(
                 Reason.SOURCE_NOT_READY,
                 f"cannot read {reference.kind} {reference.namespace}/{reference.name}: {error.message}",
             ) from error
-        if body is None:
-            return None
-        # What the watch has shown meanwhile is newer; otherwise its first event is then no change.
-        return self._known.setdefault(key, slim_source(body, kind=reference.kind))
+        if (shown := self._known.get(key)) is not None:
+            return shown  # Meanwhile, and so it is newer.
+        slim = None if body is None else slim_source(body, kind=reference.kind)
+        # The next one asks again: a kind that was installed after our start is not watched.
+        self._asked[key] = slim
+        return slim
 
 
 def slim_source(body: Mapping[str, Any], *, kind: str) -> Mapping[str, Any]:

@@ -243,11 +243,20 @@ class Stack:
 
     @contextlib.contextmanager
     def controller(self, **settings: str) -> Iterator[ControllerProcess]:
-        """Run a controller against the parts while the context lasts.
+        """Run a controller against the parts while the context lasts, from when it is ready.
 
         Args:
             settings: environment variables beside those that the parts need.
         """
+        controller = self.launch_controller(**settings)
+        try:
+            self.wait("the controller to be ready", controller.ready)
+            yield controller
+        finally:
+            controller.stop()
+
+    def launch_controller(self, **settings: str) -> ControllerProcess:
+        """Start a controller and return at once; see `controller`. Who calls this stops it."""
         log = self.directory / f"controller-{time.monotonic_ns()}.log"
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -263,12 +272,7 @@ class Stack:
             "LOG_LEVEL": "debug",
         }
         command = [sys.executable, "-m", "secret_manager_controller.controller.main"]
-        controller = ControllerProcess(processes.start(command, log=log, environment=environment | settings), log)
-        try:
-            self.wait("the controller to be ready", controller.ready)
-            yield controller
-        finally:
-            controller.stop()
+        return ControllerProcess(processes.start(command, log=log, environment=environment | settings), log)
 
 
 def condition(status: Mapping[str, Any], kind: str = "Ready") -> dict[str, Any]:

@@ -249,6 +249,8 @@ def metric(controller: ControllerProcess, name: str, **labels: str) -> float:
     total = 0.0
     for line in text.splitlines():
         sample, _, value = line.rpartition(" ")
-        if sample.partition("{")[0] == name and all(f'{label}="{wanted}"' in sample for label, wanted in labels.items()):
+        if sample.partition("{")[0] == name and all(
+            f'{label}="{wanted}"' in sample for label, wanted in labels.items()
+        ):
             total += float(value)
     return total
