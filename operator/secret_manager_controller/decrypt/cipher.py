@@ -47,6 +47,11 @@ def looks_encrypted(value: object) -> bool:
     return isinstance(value, str) and value.lstrip().startswith(ENCRYPTED_PREFIX)
 
 
+def holds_ciphertext(data: bytes) -> bool:
+    """Tell whether a file has a whole SOPS value anywhere, as when it is read in a wrong format."""
+    return _VALUE.search(data.decode("latin-1")) is not None
+
+
 class Cipher:
     """Decrypts the values of one file with its data key.
 

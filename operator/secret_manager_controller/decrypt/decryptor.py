@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from secret_manager_controller.decrypt.cipher import looks_encrypted
+from collections.abc import Sequence
+
+from secret_manager_controller.decrypt.cipher import holds_ciphertext
 from secret_manager_controller.decrypt.datakey import DataKeys
 from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, Document, Format, Leaf
 from secret_manager_controller.decrypt.formats.registry import READERS, sops_container
@@ -10,7 +12,7 @@ from secret_manager_controller.decrypt.formats.tree import FormatReader
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.decrypt.metadata import parse_metadata
 from secret_manager_controller.decrypt.refusal import RefusedError, failed, invalid
-from secret_manager_controller.decrypt.scalars import authenticated
+from secret_manager_controller.decrypt.scalars import Node, authenticated
 from secret_manager_controller.decrypt.sops import OpenLeaf, open_leaves, plain_leaves
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.model.secret import HashKey, SecretValue, SourceHash, hash_ciphertext
@@ -64,9 +66,7 @@ class Decryptor:
         documents = reader.parse(data)
         block = reader.detach_metadata(documents)
         if block is None:
-            if format is Format.BINARY:
-                _check_plain_binary(data)
-            leaves = plain_leaves(documents)
+            leaves = _plain(documents, data, format)
         else:
             metadata = parse_metadata(block)
             leaves = open_leaves(documents, metadata, self._data_keys.unwrap(metadata, keys))
@@ -97,17 +97,21 @@ class Decryptor:
         return hash_ciphertext(*where, leaf.ciphertext.encode())
 
 
-def _check_plain_binary(data: bytes) -> None:
-    """Refuse a file that is taken as it is and would bring ciphertext into a store.
+def _plain(documents: Sequence[Node], data: bytes, format: Format) -> list[OpenLeaf]:  # noqa: A002 - the term.
+    """Return the leaves of a file that is not encrypted, so that no ciphertext gets into a store.
+
+    A line of JSON is a dotenv file, too, and one that cuts a SOPS value at its first `=`: the formats
+    that take anything are looked through as a whole.
 
     Raises:
-        RefusedError: it is a SOPS file of another format, or one without its metadata.
+        RefusedError: it is a SOPS file of another format, or has a SOPS value without metadata.
     """
-    container = sops_container(data)
-    if container is not None:
-        raise invalid(f"it is a SOPS file of format {container}, not binary")
-    if looks_encrypted(data) or b'"ENC[AES256_GCM,' in data:
+    if sops_container(data) is not None:
+        raise invalid(f"it is no file of format {format}")
+    leaves = plain_leaves(documents)
+    if format not in (Format.YAML, Format.JSON) and holds_ciphertext(data):
         raise failed("it is encrypted, but has no SOPS metadata; restore it from Git")
+    return leaves
 
 
 def _check_once(leaves: list[OpenLeaf]) -> None:

@@ -119,7 +119,7 @@ class Forge:
     def values(plain: Any) -> str:
         if isinstance(plain, dict | list):
             return "".join(map(Forge.values, plain.values() if isinstance(plain, dict) else plain))
-        return str(plain)
+        return "" if plain is None else str(plain)
 
     def mac(self, values: str, lastmodified: str = LAST_MODIFIED, *, prefix: bytes = b"") -> str:
         digest = hashlib.sha512(prefix + values.encode()).hexdigest().upper()
@@ -151,7 +151,9 @@ class Gnupg:
     def __init__(self, home: Path) -> None:
         self.home = home
         home.chmod(0o700)
-        (home / "gpg-agent.conf").write_text("auto-expand-secmem\nallow-loopback-pinentry\ndisable-scdaemon\n")
+        (home / "gpg-agent.conf").write_text(
+            "auto-expand-secmem\nallow-loopback-pinentry\ndisable-scdaemon\ns2k-count 65536\n"
+        )
 
     @property
     def environment(self) -> dict[str, str]:

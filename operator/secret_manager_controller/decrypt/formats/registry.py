@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from secret_manager_controller.decrypt.cipher import ENCRYPTED_PREFIX
 from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, Format
 from secret_manager_controller.decrypt.formats.dotenv import Dotenv
 from secret_manager_controller.decrypt.formats.ini import Ini
@@ -45,10 +46,9 @@ def sops_container(data: bytes) -> Format | None:
         return None
     if data.lstrip().startswith(b"{"):
         return _json_container(data)
-    for container, mark in _MARKS:
-        if mark.search(data) and b"mac" in data:
-            return container
-    return None
+    if ENCRYPTED_PREFIX.encode() not in data:  # The MAC is encrypted in every one of them.
+        return None
+    return next((container for container, mark in _MARKS if mark.search(data)), None)
 
 
 def _json_container(data: bytes) -> Format | None:
