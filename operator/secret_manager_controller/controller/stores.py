@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 
 from secret_manager_controller.controller.secrets import SecretReader
-from secret_manager_controller.errors import PermanentError, Reason
+from secret_manager_controller.errors import ConfigError, Reason, RetryableError
 from secret_manager_controller.model.spec import Spec
 from secret_manager_controller.providers.protocol import CallObserver, Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
@@ -32,14 +32,19 @@ class CachedStores:
         """Return the provider for an object's store and login, and the store's name.
 
         Raises:
-            PermanentError: CredentialsUnavailable: the login is missing or incomplete.
-            RetryableError: CredentialsUnavailable: its Secret could not be read.
+            PermanentError: CredentialsUnavailable: the login is incomplete.
+            RetryableError: CredentialsUnavailable: its Secret could not be read, or is not there yet.
+            ConfigError: NotImplemented: there is no provider for this store.
         """
+        factory = PROVIDERS.get(spec.provider.type)
+        if factory is None:
+            message = f"a store of type {spec.provider.type} is not implemented in this version"
+            raise ConfigError(message, reason=Reason.NOT_IMPLEMENTED)
         login, identity = Login(None), "ambient"
         if (grant := grants.credentials) is not None:
             secret = await self._reader.read(grant.namespace, grant.name, unavailable=Reason.CREDENTIALS_UNAVAILABLE)
             if secret is None:
-                raise PermanentError(
+                raise RetryableError(
                     Reason.CREDENTIALS_UNAVAILABLE,
                     f"Secret {grant.namespace}/{grant.name} does not exist; create it, or correct "
                     f"spec.provider.{spec.provider.type}.auth.secretName",
@@ -50,7 +55,7 @@ class CachedStores:
         provider = self._open.get(key)
         if provider is None:
             # No await between the look-up and the insert: two objects never make two.
-            provider = PROVIDERS[spec.provider.type](spec.provider, login, self._environment, self._on_call)
+            provider = factory(spec.provider, login, self._environment, self._on_call)
             self._open[key] = provider
             self._evict()
         self._open.move_to_end(key)

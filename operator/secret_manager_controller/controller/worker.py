@@ -7,7 +7,7 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -118,7 +118,8 @@ class Worker:
                 return
             interval = spec.interval_seconds
             body = await self._ensure_finalizer(body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
-            outcome = await self._attempt(request_of(body, spec, previous), progress, key=key)
+            request = request_of(body, spec, previous)
+            outcome = await self._attempt(self._reconciler.reconcile(request, self._fence, progress), key=key)
         except ConfigError as error:
             outcome = Outcome(error=error)
         attempt = Attempt(
@@ -130,23 +131,22 @@ class Worker:
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(body, status)
         self._record(key, outcome, status, time.monotonic() - started)
-        if (event := event_of(previous, status, outcome.report)) is not None:
-            self._fence.check(REQUEST_TIMEOUT)
-            await publish(self._kube, body, event, now=self._now())
+        await self._tell(body, event_of(previous, status, outcome.report))
         self._schedule(key, outcome.problem, interval)
 
-    async def _attempt(self, request: Request, progress: Progress, *, key: str) -> Outcome:
+    async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
+        limit = asyncio.timeout(RECONCILE_TIMEOUT)
         try:
-            async with asyncio.timeout(RECONCILE_TIMEOUT):
-                return Outcome(report=await self._reconciler.reconcile(request, self._fence, progress))
+            async with limit:
+                return Outcome(report=await work)
         except OwnershipLost:
             raise
         except ControllerError as error:
             return Outcome(error=error)
-        except TimeoutError:
-            message = f"the reconcile did not end within {RECONCILE_TIMEOUT:g} s and was stopped"
-            return Outcome(error=RetryableError(Reason.STORE_UNAVAILABLE, message))
         except Exception as error:  # noqa: BLE001 - told as InternalError by its type; the text may hold a value.
+            if limit.expired():
+                message = f"the reconcile did not end within {RECONCILE_TIMEOUT:g} s and was stopped"
+                return Outcome(error=RetryableError(Reason.STORE_UNAVAILABLE, message))
             log_unexpected(error, key=key)
             message = f"internal error ({type(error).__name__}); the controller's log says where"
             return Outcome(error=RetryableError(Reason.INTERNAL_ERROR, message))
@@ -156,22 +156,35 @@ class Worker:
             self._queue.discard(key)
             return
         previous = parse_status(body.get("status") or {})
-        try:
-            if annotations_of(body).get(DELETION_POLICY) != DeletionPolicy.ORPHAN:
-                spec = parse_spec(body)
-                if spec.deletion_policy is DeletionPolicy.DELETE:
-                    report = await self._reconciler.cleanup(request_of(body, spec, previous), self._fence)
-                    if (failure := report.worst_failure) is not None:
-                        raise failure
-                    logger.info("Store cleaned up", extra={"object": key, "pruned": len(report.pruned)})
+        problem = await self._clean_up(key, body, previous)
+        if problem is None or _nothing_to_lose(problem, previous):
             await self._ensure_finalizer(body, wanted=False)
             self._queue.succeeded(key)
-        except ControllerError as error:
-            attempt = Attempt(generation=body["metadata"]["generation"])
-            hint = f"; to leave the store as it is, annotate the object with {DELETION_POLICY}=Orphan"
-            told = RetryableError(error.reason, f"cannot delete the secrets: {error.message}{hint}")
-            await self._write_status(body, summarize(previous, attempt, told, now=self._now()))
-            self._queue.retry(key)
+            return
+        hint = f"; to leave the store as it is, annotate the object with {DELETION_POLICY}=Orphan"
+        told = RetryableError(problem.reason, f"cannot delete the secrets: {problem.message}{hint}")
+        logger.warning("Not deleted", extra={"object": key, "reason": str(told.reason), "error": told.message})
+        attempt = Attempt(generation=body["metadata"]["generation"])
+        status = summarize(previous, attempt, told, now=self._now())
+        body = await self._write_status(body, status)
+        await self._tell(body, event_of(previous, status, None))
+        self._queue.retry(key, at_least=problem.retry_after if isinstance(problem, RetryableError) else None)
+
+    async def _clean_up(self, key: str, body: Body, previous: Status) -> ControllerError | None:
+        """Delete what the object owns in its store, if that is wanted; return what kept it from that."""
+        if annotations_of(body).get(DELETION_POLICY) == DeletionPolicy.ORPHAN:
+            return None
+        try:
+            spec = parse_spec(body)
+        except ConfigError as error:
+            return error
+        if spec.suspend or spec.deletion_policy is not DeletionPolicy.DELETE:
+            return None
+        request = request_of(body, spec, previous)
+        outcome = await self._attempt(self._reconciler.cleanup(request, self._fence), key=key)
+        if outcome.report is not None and outcome.problem is None:
+            logger.info("Store cleaned up", extra={"object": key, "pruned": len(outcome.report.pruned)})
+        return outcome.problem
 
     async def _ensure_finalizer(self, body: Body, *, wanted: bool) -> Body:
         finalizers = body["metadata"].get("finalizers") or []
@@ -203,6 +216,11 @@ class Worker:
                     raise
                 body = current
         raise KubeError(409, "the object changes faster than its status can be written")
+
+    async def _tell(self, body: Body, event: tuple[str, str, str] | None) -> None:
+        if event is not None:
+            self._fence.check(REQUEST_TIMEOUT)
+            await publish(self._kube, body, event, now=self._now())
 
     def _record(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
         metrics, report, problem = self._metrics, outcome.report, outcome.problem
@@ -243,6 +261,12 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         settled_key=previous.settled_key,
         confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
     )
+
+
+def _nothing_to_lose(problem: ControllerError, previous: Status) -> bool:
+    """Tell whether an object that cannot be cleaned up may go: it owns nothing, and its problem may last for ever."""
+    passing = isinstance(problem, RetryableError) and problem.reason is not Reason.CREDENTIALS_UNAVAILABLE
+    return not previous.inventory and not passing
 
 
 def annotations_of(body: Body) -> Mapping[str, str]:

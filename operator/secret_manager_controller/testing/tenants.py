@@ -64,14 +64,15 @@ class Tenant:
         return f"{self.namespace}-{key}"
 
     def spec(self, **changes: Any) -> dict[str, Any]:
-        """Return a spec that syncs everything of the source; `changes` replace whole fields of it."""
+        """Return a spec that syncs all of the source; `changes` replace whole fields, None leaves one out."""
         auth = {"authType": "AccessKeys", "secretName": "aws-credentials"}
-        return {
+        whole = {
             "sourceRef": {"kind": "GitRepository", "name": SOURCE},
             "provider": {"type": "aws", "aws": {"region": self.stack.aws.region, "auth": auth}},
             "secrets": {"environment": "dev", "prefix": self.namespace},
             "interval": "24h",  # What happens without a cause would hide what does not happen for one.
         } | changes
+        return {field: value for field, value in whole.items() if value is not None}
 
     def apply(
         self, *, object_name: str = OBJECT, annotations: Mapping[str, str] | None = None, **changes: Any
