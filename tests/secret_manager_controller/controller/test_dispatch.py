@@ -1,0 +1,168 @@
+"""From the watch to the queue, and what the sweep finds that the watch missed."""
+
+import pytest
+
+from secret_manager_controller.controller.cache import ObjectCache, SourceKey
+from secret_manager_controller.controller.dispatch import Dispatcher
+from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
+from secret_manager_controller.controller.watched_sources import WatchedSources
+from secret_manager_controller.errors import RetryableError
+from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, KubeError
+from secret_manager_controller.sources.flux import revision_of
+from secret_manager_controller.tenancy import SourceGrant
+
+REPO = SourceGrant("GitRepository", "flux-system", "repo")
+
+
+def smc(name="a", generation=1, source="repo"):
+    return {
+        "metadata": {"namespace": "team", "name": name, "uid": name, "generation": generation},
+        "spec": {"sourceRef": {"name": source, "namespace": "flux-system"}},
+    }
+
+
+def repository(revision="main@sha1:1", ready="True", **metadata):
+    return {
+        "kind": "GitRepository",
+        "metadata": {"namespace": "flux-system", "name": "repo", "generation": 1, **metadata},
+        "spec": {"url": "https://git.invalid", "interval": "1m"},
+        "status": {
+            "observedGeneration": 1,
+            "conditions": [{"type": "Ready", "status": ready, "reason": "r", "message": "m"}],
+            "artifact": {
+                "revision": revision,
+                "digest": f"sha256:{'0' * 64}",
+                "url": "http://source.invalid/a",
+                "size": 1,
+            },
+        },
+    }
+
+
+class Bench:
+    def __init__(self, kube):
+        self.kube = kube
+        self.queue = WorkQueue(clock=lambda: 0.0)
+        self.cache = ObjectCache()
+        self.sources = WatchedSources(kube)
+        self.gone = []
+        self.dispatcher = Dispatcher(cache=self.cache, sources=self.sources, queue=self.queue, gone=self.gone.append)
+        self.sweeper = Sweeper(kube, self.dispatcher)
+
+    def queued(self):
+        keys = sorted(key for key, _ in self.queue.waiting())
+        for key in keys:
+            self.queue.discard(key)
+        return keys
+
+
+@pytest.fixture
+def bench(kube):
+    return Bench(kube)
+
+
+def test_an_object_is_queued_when_it_comes_and_when_it_changes(bench):
+    bench.dispatcher.object_seen(smc())
+    assert bench.queued() == ["team/a"]
+    bench.dispatcher.object_seen(smc())
+    assert bench.queued() == []
+    bench.dispatcher.object_seen(smc(generation=2))
+    assert bench.queued() == ["team/a"]
+
+
+def test_a_deleted_object_is_forgotten_everywhere(bench):
+    bench.dispatcher.object_seen(smc())
+    bench.dispatcher.object_deleted(smc())
+    assert (bench.queued(), bench.gone, len(bench.cache)) == ([], ["team/a"], 0)
+
+
+def test_a_new_revision_queues_the_objects_on_the_source_and_no_others(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    bench.dispatcher.object_seen(smc("a"))
+    bench.dispatcher.object_seen(smc("b", source="other"))
+    bench.queued()
+    bench.dispatcher.source_seen("GitRepository", repository(resourceVersion="2"))
+    assert bench.queued() == []
+    bench.dispatcher.source_seen("GitRepository", repository("main@sha1:2"))
+    assert bench.queued() == ["team/a"]
+    bench.dispatcher.source_deleted("GitRepository", repository())
+    assert bench.queued() == ["team/a"]
+
+
+async def test_a_source_is_answered_from_the_watch_without_a_request(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:1"
+    assert bench.kube.requests == []
+
+
+async def test_a_source_that_the_watch_has_not_shown_is_asked_for_and_its_first_event_is_no_change(bench):
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    bench.kube.put(GIT_REPOSITORIES.url("flux-system", "repo"), **repository())
+    assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:1"
+    bench.dispatcher.source_seen("GitRepository", repository())
+    assert bench.queued() == []
+
+
+async def test_a_source_that_comes_after_it_was_missed_queues_its_objects(bench):
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    assert await bench.sources.read(REPO) is None
+    bench.dispatcher.source_seen("GitRepository", repository())
+    assert bench.queued() == ["team/a"]
+
+
+async def test_a_source_that_cannot_be_read_is_tried_again(bench):
+    def refuse(verb, path):
+        raise KubeError(403, "forbidden")
+
+    bench.kube.refuse = refuse
+    with pytest.raises(RetryableError, match="flux-system/repo: forbidden"):
+        await bench.sources.read(REPO)
+
+
+async def test_the_sweep_queues_ghosts_and_the_unseen(bench):
+    bench.sweeper.caught_up = True
+    bench.dispatcher.object_seen(smc("ghost"))
+    bench.queued()
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "unseen"), metadata={"namespace": "team", "name": "unseen"})
+    assert await bench.sweeper.sweep() == 2
+    assert bench.queued() == ["team/ghost", "team/unseen"]
+
+
+async def test_before_the_first_listing_is_in_the_unseen_are_counted_but_not_queued(bench):
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), metadata={"namespace": "team", "name": "a"})
+    assert await bench.sweeper.sweep() == 1
+    assert bench.queued() == []
+    bench.dispatcher.object_seen(smc())
+    assert await bench.sweeper.sweep() == 0
+
+
+async def test_the_sweep_forgets_sources_that_are_gone_and_queues_their_objects(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), metadata={"namespace": "team", "name": "a"})
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    assert await bench.sweeper.sweep() == 1
+    assert bench.queued() == ["team/a"]
+    assert bench.sources.ghosts("GitRepository", set()) == ()
+
+
+async def test_a_kind_that_is_not_installed_is_empty_and_asks_for_a_restart_once_it_is(bench):
+    def refuse(verb, path):
+        if path == GIT_REPOSITORIES.url():
+            raise KubeError(404, "not found")
+
+    bench.kube.refuse = refuse
+    assert await bench.sweeper.sweep() == 0
+    bench.kube.refuse = lambda verb, path: None
+    with pytest.raises(KindInstalled, match="gitrepositories"):
+        await bench.sweeper.sweep()
+
+
+def test_the_identity_of_a_source_is_its_kind_namespace_and_name(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    assert bench.sources.ghosts("GitRepository", set()) == (SourceKey("GitRepository", "flux-system", "repo"),)
+    assert bench.sources.ghosts("GitRepository", {("flux-system", "repo")}) == ()
+    assert bench.sources.ghosts("Bucket", set()) == ()
