@@ -26,7 +26,7 @@ class CachedStores:
         self._environment = environment
         self._on_call = on_call
         self._open: OrderedDict[tuple[str, ...], Provider] = OrderedDict()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._retired: dict[asyncio.Task[None], Provider] = {}
 
     async def open(self, spec: Spec, grants: Grants) -> tuple[Provider, str]:
         """Return the provider for an object's store and login, and the store's name.
@@ -62,22 +62,22 @@ class CachedStores:
         return provider, store
 
     async def aclose(self) -> None:
-        """Close every provider."""
-        for task in self._closing:
+        """Close every provider, also those that wait for it."""
+        retired = dict(self._retired)
+        for task in retired:
             task.cancel()
-        await asyncio.gather(*self._closing, *(p.aclose() for p in self._open.values()), return_exceptions=True)
+        await asyncio.gather(*retired, return_exceptions=True)
+        await asyncio.gather(*(provider.aclose() for provider in (*self._open.values(), *retired.values())))
         self._open.clear()
 
     def _evict(self) -> None:
         while len(self._open) > MAX_PROVIDERS:
             _, provider = self._open.popitem(last=False)
             task = asyncio.create_task(_close_later(provider))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._retired[task] = provider
+            task.add_done_callback(self._retired.pop)
 
 
 async def _close_later(provider: Provider) -> None:
-    try:
-        await asyncio.sleep(CLOSE_DELAY)
-    finally:
-        await provider.aclose()
+    await asyncio.sleep(CLOSE_DELAY)
+    await provider.aclose()

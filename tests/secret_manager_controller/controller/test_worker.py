@@ -1,0 +1,359 @@
+"""One key at a time: what is read, written once, told and scheduled; and that one object's trouble stays its own."""
+
+import asyncio
+import dataclasses
+import logging
+from datetime import UTC, datetime
+
+import pytest
+
+from lease_sharding.fence import OwnershipLost, SoleMemberFence
+from secret_manager_controller.controller import worker as worker_module
+from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.worker import Worker, object_path
+from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.kube import KubeError
+from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE
+from secret_manager_controller.model.inventory import InventoryEntry
+from secret_manager_controller.model.report import Failure, Report
+
+KEY = "team-a/idam"
+PATH = object_path(KEY)
+EVENTS = "/api/v1/namespaces/team-a/events"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CANARY = "canary-51b0"
+SYNCED = Report(inventory={"db": InventoryEntry("db", "v1", "h")}, synced=1, wanted=1, created=("db",))
+SPEC = {
+    "sourceRef": {"name": "repo"},
+    "provider": {"type": "aws", "aws": {}},
+    "secrets": {"environment": "dev"},
+    "interval": "100s",
+}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Reconciler:
+    """Returns or raises what it is told to, and notes what it was asked."""
+
+    def __init__(self):
+        self.outcome = SYNCED
+        self.cleanup_outcome = SYNCED
+        self.requests = []
+
+    async def reconcile(self, request, fence, progress):
+        self.requests.append(request)
+        progress.revision, progress.settled_key = "main@sha1:1", "settled"
+        return await self._give(self.outcome)
+
+    async def cleanup(self, request, fence):
+        self.requests.append(request)
+        return await self._give(self.cleanup_outcome)
+
+    async def _give(self, outcome):
+        if callable(outcome):
+            outcome = outcome()
+        if asyncio.iscoroutine(outcome):
+            outcome = await outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class Bench:
+    def __init__(self, kube):
+        self.kube = kube
+        self.clock = Clock()
+        self.queue = WorkQueue(clock=self.clock, spread=lambda: 0.0)
+        self.reconciler = Reconciler()
+        self.fence = SoleMemberFence()
+        self.metrics = Metrics()
+        self.gone = []
+        self.worker = Worker(
+            kube=kube, reconciler=self.reconciler, queue=self.queue, fence=self.fence, metrics=self.metrics,
+            gone=self.gone.append, now=lambda: NOW,
+        )  # fmt: skip
+
+    def put(self, *, spec=None, status=None, **metadata):
+        body = {
+            "apiVersion": "secret-management.microscaler.io/v1",
+            "kind": "SecretManagerConfig",
+            "metadata": {"namespace": "team-a", "name": "idam", "uid": "u1", "generation": 3, **metadata},
+            "spec": SPEC | (spec or {}),
+        }
+        self.kube.put(PATH, **body, **({"status": status} if status else {}))
+
+    async def process(self):
+        self.kube.requests.clear()
+        await self.worker.process(KEY)
+
+    @property
+    def status(self):
+        return self.kube.objects[PATH].get("status")
+
+    def ready(self):
+        return next((c["status"], c["reason"]) for c in self.status["conditions"] if c["type"] == "Ready")
+
+    def events(self):
+        return [body for path, body in self.kube.objects.items() if path.startswith(EVENTS)]
+
+    def due_in(self):
+        """Return when the key comes next, in seconds, or None if it does not."""
+        return self.queue._due.get(KEY)
+
+    def sample(self, name, **labels):
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def bench(kube):
+    made = Bench(kube)
+    made.put()
+    return made
+
+
+async def test_a_reconcile_is_one_read_one_status_write_and_one_event(bench):
+    await bench.process()
+    assert bench.kube.requests == [("get", PATH), ("patch", f"{PATH}/status"), ("create", EVENTS)]
+    assert bench.ready() == ("True", "ReconciliationSucceeded")
+    assert (bench.status["settledKey"], bench.status["observedGeneration"]) == ("settled", 3)
+    assert 90 <= bench.due_in() <= 110
+    ((event),) = bench.events()
+    assert (event["type"], event["message"]) == ("Normal", "created 1 (main@sha1:1)")
+    assert bench.sample("secret_manager_secrets_managed") == 1
+
+
+async def test_what_status_recorded_comes_back_to_the_next_reconcile(bench):
+    await bench.process()
+    bench.reconciler.outcome = None
+    await bench.process()
+    assert bench.reconciler.requests[1] == dataclasses.replace(
+        bench.reconciler.requests[0], inventory=SYNCED.inventory, settled_key="settled"
+    )
+    assert bench.kube.done("create") == []  # Nothing happened, so nothing is told.
+    assert bench.sample("secret_manager_reconciliations_total") == 2
+    assert bench.sample("secret_manager_secrets_synced_total") == 2
+
+
+async def test_a_request_by_annotation_is_acknowledged(bench):
+    bench.put(annotations={RECONCILE: "1700000000"})
+    await bench.process()
+    assert bench.status["lastHandledReconcileAt"] == "1700000000"
+
+
+@pytest.mark.parametrize(
+    ("error", "condition", "due"),
+    [
+        pytest.param(RetryableError(Reason.SOURCE_NOT_READY, "m"), "Reconciling", 1.0, id="retryable"),
+        pytest.param(
+            RetryableError(Reason.RATE_LIMITED, "m", retry_after=60), "Reconciling", 60.0, id="the store's wish"
+        ),
+        pytest.param(PermanentError(Reason.DECRYPTION_FAILED, "m"), "Stalled", "interval", id="permanent"),
+        pytest.param(ConfigError("m", reason=Reason.NOT_IMPLEMENTED), "Stalled", None, id="config"),
+    ],
+)
+async def test_an_error_is_told_once_and_tried_again_when_it_may_help(bench, error, condition, due):
+    bench.reconciler.outcome = error
+    for _ in range(2):
+        await bench.process()
+    assert bench.ready() == ("False", str(error.reason))
+    assert condition in [c["type"] for c in bench.status["conditions"]]
+    assert [event["type"] for event in bench.events()] == ["Warning"]
+    assert bench.sample("secret_manager_reconciliation_errors_total", reason=str(error.reason)) == 2
+    if due == "interval":
+        assert 90 <= bench.due_in() <= 110
+    else:
+        assert bench.due_in() == (2.0 if due == 1.0 else due)  # The second failure waits twice as long.
+
+
+async def test_partial_success_is_recorded_and_retried(bench):
+    denied = RetryableError(Reason.STORE_UNAVAILABLE, "down")
+    bench.reconciler.outcome = dataclasses.replace(SYNCED, wanted=2, failures=(Failure("x", denied),))
+    await bench.process()
+    assert bench.ready() == ("False", "StoreUnavailable")
+    assert (bench.status["secretsSynced"], len(bench.status["secrets"])) == (1, 1)
+    assert bench.due_in() == 1.0
+
+
+async def test_a_spec_that_cannot_be_parsed_is_told_and_waits_for_a_new_one(bench):
+    bench.put(spec={"interval": "soon"})
+    await bench.process()
+    assert bench.ready() == ("False", "InvalidSpec")
+    assert (bench.due_in(), bench.reconciler.requests) == (None, [])
+
+
+async def test_a_suspended_object_is_left_alone(bench):
+    bench.put(spec={"suspend": True})
+    await bench.process()
+    assert (bench.kube.requests, bench.reconciler.requests, bench.due_in()) == ([("get", PATH)], [], None)
+
+
+async def test_an_internal_error_is_told_by_its_type_and_place_alone(bench, caplog):
+    bench.reconciler.outcome = ValueError(CANARY)
+    with caplog.at_level(logging.DEBUG):
+        await bench.process()
+    assert bench.ready() == ("False", "InternalError")
+    assert bench.due_in() == 1.0
+    (record,) = (record for record in caplog.records if record.message == "Internal error")
+    assert record.error_type == "ValueError"
+    assert "test_worker.py" in record.where
+    everything = str(bench.kube.objects) + "".join(str(record.__dict__) for record in caplog.records)
+    assert CANARY not in everything
+
+
+async def test_a_reconcile_that_does_not_end_is_stopped(bench, monkeypatch):
+    monkeypatch.setattr(worker_module, "RECONCILE_TIMEOUT", 0.01)
+    bench.reconciler.outcome = lambda: asyncio.sleep(60)
+    await bench.process()
+    assert bench.ready() == ("False", "StoreUnavailable")
+
+
+async def test_an_object_that_is_gone_is_forgotten(bench):
+    del bench.kube.objects[PATH]
+    await bench.process()
+    assert (bench.gone, bench.reconciler.requests) == ([KEY], [])
+
+
+async def test_a_change_of_the_spec_meanwhile_does_not_lose_the_record(bench):
+    """The store was written, so the status is written too; the new generation is queued by the watch."""
+
+    def meanwhile():
+        bench.put(generation=4)
+        return SYNCED
+
+    bench.reconciler.outcome = meanwhile
+    await bench.process()
+    assert bench.status["observedGeneration"] == 3
+    assert bench.status["secretsSynced"] == 1
+
+
+async def test_a_status_that_someone_else_wrote_meanwhile_is_not_overwritten(bench):
+    theirs = {"secretsSynced": 7, "conditions": []}
+
+    def meanwhile():
+        bench.put(status=theirs)
+        return SYNCED
+
+    bench.reconciler.outcome = meanwhile
+    await bench.process()
+    assert bench.status == theirs
+    assert bench.due_in() == 1.0
+
+
+async def test_an_object_that_was_made_anew_meanwhile_keeps_its_own_status(bench):
+    def meanwhile():
+        bench.put(uid="u2")
+        return SYNCED
+
+    bench.reconciler.outcome = meanwhile
+    await bench.process()
+    assert bench.status is None
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_lost_ownership_drops_the_key_and_writes_nothing(bench, when):
+    def lose():
+        bench.fence.revoke()
+        return SYNCED
+
+    if when == "before":
+        bench.fence.revoke()
+    else:
+        bench.reconciler.outcome = lose
+    await bench.process()
+    assert bench.status is None
+    assert bench.due_in() is None
+    assert bench.kube.done("patch") == []
+
+
+async def test_ownership_that_the_store_finds_lost_writes_no_status(bench):
+    bench.reconciler.outcome = OwnershipLost("lost")
+    await bench.process()
+    assert bench.kube.done("patch") == []
+
+
+async def test_an_api_server_that_refuses_is_tried_again(bench):
+    def refuse(verb, path):
+        raise KubeError(503, "unavailable")
+
+    bench.kube.refuse = refuse
+    await bench.process()
+    assert (bench.due_in(), bench.reconciler.requests) == (1.0, [])
+
+
+async def test_an_event_that_is_refused_changes_nothing_else(bench):
+    def refuse(verb, path):
+        if path == EVENTS:
+            raise KubeError(403, "forbidden")
+
+    bench.kube.refuse = refuse
+    await bench.process()
+    assert bench.ready() == ("True", "ReconciliationSucceeded")
+    assert 90 <= bench.due_in() <= 110
+
+
+async def test_the_finalizer_is_set_before_the_store_is_written_and_taken_off_with_the_policy(bench):
+    bench.put(spec={"deletionPolicy": "Delete"})
+    await bench.process()
+    assert bench.kube.done("patch") == [PATH, f"{PATH}/status"]
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == [FINALIZER]
+    bench.put(finalizers=["another/finalizer", FINALIZER])
+    await bench.process()
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == ["another/finalizer"]
+
+
+def deleted(bench, **changes):
+    spec = {"deletionPolicy": "Delete"} | changes.pop("spec", {})
+    bench.put(spec=spec, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[FINALIZER], **changes)
+
+
+async def test_a_deleted_object_is_cleaned_up_and_let_go(bench):
+    deleted(bench)
+    await bench.process()
+    assert len(bench.reconciler.requests) == 1
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"annotations": {DELETION_POLICY: "Orphan"}}, id="annotation"),
+        pytest.param({"spec": {"deletionPolicy": "Orphan"}}, id="policy"),
+        pytest.param({"spec": {"suspend": True}}, id="suspended"),
+    ],
+)
+async def test_a_deleted_object_may_leave_the_store_alone(bench, changes):
+    deleted(bench, **changes)
+    await bench.process()
+    assert bench.reconciler.requests == []
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == []
+
+
+async def test_a_cleanup_that_fails_holds_the_object_says_how_to_let_it_go_and_tries_again(bench):
+    deleted(bench, status={"secrets": [{"name": "db", "version": "v1", "sourceHash": "h"}]})
+    bench.reconciler.cleanup_outcome = PermanentError(Reason.STORE_ACCESS_DENIED, "no DeleteSecret")
+    await bench.process()
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == [FINALIZER]
+    message = next(c["message"] for c in bench.status["conditions"] if c["type"] == "Ready")
+    assert "no DeleteSecret" in message
+    assert f"{DELETION_POLICY}=Orphan" in message
+    assert bench.due_in() == 1.0
+
+
+async def test_an_object_that_owns_nothing_and_cannot_be_cleaned_up_is_let_go(bench):
+    deleted(bench)
+    bench.reconciler.cleanup_outcome = PermanentError(Reason.CREDENTIALS_UNAVAILABLE, "no login")
+    await bench.process()
+    assert bench.kube.objects[PATH]["metadata"]["finalizers"] == []
+
+
+async def test_a_deleted_object_without_our_finalizer_is_not_ours_to_touch(bench):
+    bench.put(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["another/finalizer"])
+    await bench.process()
+    assert bench.kube.requests == [("get", PATH)]
