@@ -155,14 +155,15 @@ class Generator:
             return self.random.choice((" {}\n", " []\n", ' {a: 1, "b": [x, 2.50]}\n', " [1, [2, {c: d}], ~]\n"))
         if pick < 0.36:
             return self._yaml_block(depth + 1)
-        inline = f" {self.comment()}" if self._comments_anywhere and self.random.random() < 0.15 else ""
+        inline = f" {self.comment()} ." if self._comments_anywhere and self.random.random() < 0.15 else ""
         return f" {self._yaml_scalar()}{inline}\n"
 
     def _yaml_list(self, depth: int) -> str:
         text, indent = "", "  " * depth
         for _ in range(self.random.randint(1, 4)):
             if self._comments_anywhere and self.random.random() < 0.25:
-                text += f"{indent}{self.comment()}\n"
+                # sops makes an empty string of an empty comment here.
+                text += f"{indent}{self.comment()} .\n"
             text += f"{indent}-{self._yaml_value(depth)}"
         return text
 
@@ -368,9 +369,17 @@ def test_leaves_equal_those_of_sops(
     samples = [generator.sample(number) for number in range(DOCUMENTS)]
     reader = Decryptor(hash_key)
 
+    def refused(data: bytes, sample: Sample) -> bool:
+        try:
+            reader.read(data, format=Format(sample.format), path="sample", keys=ring)
+        except PermanentError:
+            return True
+        return False
+
     def compare(sample: Sample) -> str:
         encrypted = sops.encrypt(sample.plain, sample.format, sample.rule)
         if encrypted is None:
+            assert refused(sample.plain, sample), (sample.format, sample.plain)
             return "not encrypted by sops"
         try:
             theirs = oracle(sops, encrypted, sample)
@@ -378,12 +387,13 @@ def test_leaves_equal_those_of_sops(
             return "written by sops as no YAML"
         if theirs is None:
             # Its own file! It is never on us to read what it cannot, unless comments have moved.
-            if not sample.needs_comments:
-                with pytest.raises(PermanentError):
-                    reader.read(encrypted, format=Format(sample.format), path="sample", keys=ring)
+            assert sample.needs_comments or refused(encrypted, sample), (sample.format, sample.plain)
             return "not decrypted by sops"
         ours = reader.read(encrypted, format=Format(sample.format), path="sample", keys=ring)
         assert theirs == flat(ours), (sample.rule, sample.plain)
+        if sample.format != "ini":  # ini.v1 does not write every quote back that it has read.
+            plain = reader.read(sample.plain, format=Format(sample.format), path="sample", keys=ring)
+            assert flat(plain) == flat(ours), (sample.rule, sample.plain)
         for leaf in ours.leaves:
             expected = expected_encrypted(sample, leaf.path) if len(leaf.value) else False
             assert expected in (None, leaf.encrypted), (sample.rule, leaf.path)
