@@ -14,7 +14,7 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.reconcile import Reconciler, Request, Progress
+from secret_manager_controller.reconcile import Progress, Reconciler, Request
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
