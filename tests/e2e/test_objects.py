@@ -1,8 +1,5 @@
 """The life of an object on real parts: what its spec asks for, what the store refuses, and how it ends."""
 
-import os
-import subprocess
-
 import pyrage
 import pytest
 
@@ -10,7 +7,7 @@ from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.annotations import FINALIZER
 from secret_manager_controller.testing.aws_auth import web_identity_token
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
-from secret_manager_controller.testing.tenants import ENV, conditions, dotenv
+from secret_manager_controller.testing.tenants import ENV, conditions
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-objects")]
 
@@ -24,30 +21,6 @@ def controller(stack, tmp_path_factory):
     token.write_text(web_identity_token("system:serviceaccount:microscaler-system:secret-manager-controller"))
     with stack.controller(AWS_WEB_IDENTITY_TOKEN_FILE=str(token), AWS_ROLE_ARN=ROLE) as running:
         yield running
-
-
-@pytest.fixture
-def encrypted(sops):
-    """Return a function that encrypts a dotenv file for age recipients, as a user does."""
-
-    def encrypt(*recipients, **entries):
-        command = [
-            sops,
-            "--encrypt",
-            "--age",
-            ",".join(recipients),
-            "--input-type",
-            "dotenv",
-            "--output-type",
-            "dotenv",
-        ]
-        environment = {"PATH": os.defpath, "HOME": os.devnull}
-        ran = subprocess.run(
-            [*command, "/dev/stdin"], input=dotenv(**entries).encode(), capture_output=True, check=True, env=environment
-        )
-        return ran.stdout
-
-    return encrypt
 
 
 def synced(tenant, *, entries=None, **spec):
@@ -371,7 +344,7 @@ def test_a_login_that_cannot_be_is_told(stack, tenant, data, reason, fragment):
     assert "x" * 40 not in str(tenant.body())
 
 
-def test_a_rotated_login_and_a_rotated_sops_key_work_within_seconds(stack, tenant, encrypted):
+def test_a_rotated_login_and_a_rotated_sops_key_work_within_seconds(stack, tenant, encrypt):
     """Neither Secret is watched: both are read anew after 15 seconds, and the next reconcile finds them changed."""
     old, new = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
     first = stack.aws.add_access_key("AKIA00000000000FIRST", "f" * 40)
@@ -381,13 +354,13 @@ def test_a_rotated_login_and_a_rotated_sops_key_work_within_seconds(stack, tenan
         "aws-credentials",
         {"access-key-id": first.access_key_id.encode(), "secret-access-key": first.secret_access_key.encode()},
     )
-    tenant.commit({ENV: encrypted(str(old.to_public()), A="1")})
+    tenant.commit({ENV: encrypt("A=1\n", str(old.to_public()))})
     tenant.apply()
     tenant.ready()
     stack.aws.remove_access_key(first.access_key_id)
     stack.create_aws_credentials(tenant.namespace)
     stack.create_secret(tenant.namespace, "sops-private-key", {"private-key": str(new).encode()})
-    artifact = tenant.commit({ENV: encrypted(str(new.to_public()), A="2")})
+    artifact = tenant.commit({ENV: encrypt("A=2\n", str(new.to_public()))})
 
     def works():
         return tenant.reconcile().get("lastAppliedRevision") == artifact.revision
@@ -396,22 +369,20 @@ def test_a_rotated_login_and_a_rotated_sops_key_work_within_seconds(stack, tenan
     assert tenant.values() == {"A": b"2"}
 
 
-def test_keys_of_the_objects_namespace_win_over_the_controllers(stack, tenant, encrypted, example_key):
+def test_keys_of_the_objects_namespace_win_over_the_controllers(stack, tenant, encrypt, example_recipient):
     own = pyrage.x25519.Identity.generate()
-    example = pyrage.x25519.Identity.from_str(example_key.decode().splitlines()[-1]).to_public()
     stack.create_secret(tenant.namespace, "gpg-key", {"key": str(own).encode()})
-    tenant.commit({ENV: encrypted(str(own.to_public()), A="1")})
+    tenant.commit({ENV: encrypt("A=1\n", str(own.to_public()))})
     tenant.apply()
     tenant.ready()
-    artifact = tenant.commit({ENV: encrypted(str(example), A="2")})
+    artifact = tenant.commit({ENV: encrypt("A=2\n", example_recipient)})
     status = tenant.ready(reason="DecryptionFailed", after=artifact.revision)
     assert f"the keys here are age {own.to_public()}" in message(status)
     assert tenant.values() == {"A": b"1"}
 
 
-def test_the_controllers_keys_serve_a_namespace_without_any(tenant, encrypted, example_key):
-    example = pyrage.x25519.Identity.from_str(example_key.decode().splitlines()[-1]).to_public()
-    tenant.commit({ENV: encrypted(str(example), A="1")})
+def test_the_controllers_keys_serve_a_namespace_without_any(tenant, encrypt, example_recipient):
+    tenant.commit({ENV: encrypt("A=1\n", example_recipient)})
     tenant.apply()
     tenant.ready()
     assert tenant.values() == {"A": b"1"}
