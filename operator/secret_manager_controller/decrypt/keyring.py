@@ -45,11 +45,12 @@ class KeyRing:
                 materials from 1 and never shows their content.
         """
         identities: dict[str, age.AgeIdentity] = {}
-        keys: dict[str, SecretKey] = {}
+        # By content: two exports of one primary key may hold different subkeys.
+        keys: dict[bytes, SecretKey] = {}
         for number, material in enumerate(materials, 1):
             found = _Material(number, material)
             identities |= {identity.recipient: identity for identity in found.identities()}
-            keys |= {key.fingerprint: key for key in found.secret_keys()}
+            keys |= {key.packets: key for key in found.secret_keys()}
         return cls(age=tuple(identities.values()), pgp=tuple(keys.values()))
 
     def __bool__(self) -> bool:
@@ -61,15 +62,18 @@ class KeyRing:
     @property
     def public_names(self) -> tuple[str, ...]:
         """The age recipients and PGP fingerprints, for messages."""
-        return (
-            *(f"age {identity.recipient}" for identity in self.age),
-            *(f"PGP {key.fingerprint}" for key in self.pgp),
-        )
+        names = [f"age {identity.recipient}" for identity in self.age]
+        names += [f"PGP {key.fingerprint}" for key in self.pgp]
+        return tuple(dict.fromkeys(names))
 
     @property
     def id(self) -> str:
-        """32 hex digits that name this set of keys, whatever their order: a hash of public parts."""
-        return hashlib.sha256("\n".join(sorted(self.public_names)).encode()).hexdigest()[:32]
+        """32 hex digits that name this set of keys, whatever their order: a hash of public parts.
+
+        It changes with the subkeys that can decrypt, too.
+        """
+        subkeys = {f"PGP key ID {key_id}" for key in self.pgp for key_id in key.key_ids}
+        return hashlib.sha256("\n".join(sorted({*self.public_names, *subkeys})).encode()).hexdigest()[:32]
 
     @property
     def seal(self) -> bytes:

@@ -22,7 +22,7 @@ ANY_KEY_ID = "0" * 16
 
 MAX_PACKETS = 4096
 
-_SESSION_KEY, _SIGNATURE, _SECRET_KEY, _PUBLIC_KEY, _SECRET_SUBKEY, _MARKER = 1, 2, 5, 6, 7, 10
+_SESSION_KEY, _SECRET_KEY, _PUBLIC_KEY, _SECRET_SUBKEY, _MARKER = 1, 5, 6, 7, 10
 
 # Public-key algorithm → its public fields: integers (m), length-prefixed octets (o).
 _PUBLIC_FIELDS = {

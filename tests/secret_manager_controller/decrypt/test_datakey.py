@@ -9,7 +9,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from secret_manager_controller.decrypt import Decryptor, Format, KeyRing, age, datakey, openpgp, pgp
+from secret_manager_controller.decrypt import Decryptor, Format, KeyRing, age, openpgp, pgp
 from secret_manager_controller.decrypt.datakey import MAX_GPG_RUNS, DataKeyCache, DataKeys
 from secret_manager_controller.decrypt.metadata import Metadata, WrappedKey
 from secret_manager_controller.decrypt.refusal import RefusedError
@@ -286,4 +286,3 @@ def test_a_data_key_may_be_anything_but_used_as_one_only(forge: Any, refused: An
     assert isinstance(error, PermanentError)
     assert not isinstance(error, RetryableError)
     assert "not one of AES-256" in error.message
-    assert datakey.SHOWN_NAMES == 6

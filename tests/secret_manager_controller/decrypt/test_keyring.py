@@ -98,6 +98,17 @@ def test_the_id_is_that_of_the_set(identity: Any, pgp_material: bytes) -> None:
     assert all(len(ring_id) == 32 for ring_id in ids)
 
 
+def test_subkeys_of_one_key_add_up(gnupg: Any) -> None:
+    fingerprint = gnupg.make("rotating@example.test")
+    before = gnupg.export(fingerprint)
+    gnupg.run("--quick-add-key", fingerprint, "cv25519", "encr", "never")
+    after = gnupg.export(fingerprint)
+    both = KeyRing.parse([before, after])
+    assert len(both.pgp) == 2
+    assert both.public_names == (f"PGP {fingerprint}",)
+    assert KeyRing.parse([before]).id != KeyRing.parse([after]).id == both.id
+
+
 def test_the_seal_needs_the_private_parts(pgp_material: bytes, pgp_ring: KeyRing) -> None:
     from secret_manager_controller.decrypt import openpgp
 
