@@ -24,7 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-parts: ## Build etcd, kube-apiserver and sops into the cache (10 minutes once, nothing later).
+parts: ## Build etcd, kube-apiserver and sops into the cache (6 minutes once, nothing later).
 	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
 
 demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.
@@ -34,7 +34,7 @@ demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Man
 test: $(READY) parts ## Run all tests.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --cov --cov-report=
 
-unit: $(READY) ## Run the tests that need no real part: seconds.
+unit: $(READY) ## Run the tests that need no real part: within a minute.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not real'
 
 coverage: $(READY) ## Report the coverage of the last `make test`, and check it where it must be above 95 %.

@@ -13,6 +13,15 @@ from secret_manager_controller.testing.controlplane import ControlPlane
 from secret_manager_controller.testing.stack import Stack
 
 ROOT = Path(__file__).parent.parent
+REAL_PARTS = {"tool", "sops_binary"}
+"""Fixtures that build or run a real part; what uses one, directly or not, is no test of seconds."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test that needs a real part, so that `make unit` leaves it out."""
+    for item in items:
+        if REAL_PARTS.intersection(item.fixturenames):
+            item.add_marker("real")
 
 
 @pytest.fixture(scope="session")
