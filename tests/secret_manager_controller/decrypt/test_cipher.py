@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.cipher import Cipher, Comment, UndecipherableError, looks_encrypted
@@ -104,6 +104,7 @@ def test_a_data_key_of_another_length_is_refused(length: int) -> None:
         Cipher(bytes(length))
 
 
+@settings(deadline=None)
 @given(text=st.text(min_size=1), path=st.text(max_size=30), flip=st.integers(min_value=0))
 def test_any_flipped_bit_is_noticed(text: str, path: str, flip: int) -> None:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt import openpgp
@@ -160,6 +160,7 @@ def test_a_length_of_two_octets_is_read() -> None:
     assert openpgp.recipients(b"\xc1\xc0\x01" + b"\x03ABCDEFGH" + bytes(184))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for parse in (openpgp.secret_keys, openpgp.recipients):

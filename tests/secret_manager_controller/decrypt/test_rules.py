@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.refusal import RefusedError
@@ -59,6 +59,7 @@ def test_an_expression_that_explodes_elsewhere_is_linear() -> None:
     assert time.perf_counter() - start < 0.5
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()), st.text(min_size=1))
 def test_a_suffix_and_its_complement_split_all_paths(keys: list[str], suffix: str) -> None:
     encrypted = Rule({"encrypted_suffix": suffix}).expects(keys)

@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.formats.dotenv import flat_printed
@@ -63,6 +63,7 @@ def test_a_whole_float_stays_one_in_flat_formats(value: float, expected: bytes) 
     assert expected == flat_printed(value)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @example(5e-324)
 @example(1.7976931348623157e308)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.shamir import combine
@@ -35,6 +35,7 @@ def split(secret: bytes, shares: int, threshold: int, seed: int) -> list[bytes]:
     return [bytes([*(value(polynomial, x) for polynomial in polynomials), x]) for x in points]
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=40), st.data(), st.integers(2, 8))
 def test_any_threshold_of_shares_makes_the_secret(secret: bytes, data: st.DataObject, threshold: int) -> None:
     shares = split(secret, data.draw(st.integers(threshold, 12)), threshold, data.draw(st.integers()))

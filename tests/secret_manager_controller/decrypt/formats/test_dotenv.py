@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.formats.dotenv import Dotenv
@@ -58,6 +58,7 @@ def test_what_is_refused(data: bytes, message: str) -> None:
     assert caught.value.__context__ is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES))
 def test_what_is_written_is_read(entries: dict[str, str]) -> None:
     text = "".join(f"{key}={value}\n" for key, value in entries.items())

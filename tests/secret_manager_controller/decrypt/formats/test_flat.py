@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.formats.flat import unflatten
@@ -32,6 +32,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
     return flat
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES)
 def test_what_is_flattened_comes_back(tree: dict[str, Any]) -> None:
     assert tree == unflatten(flatten(tree))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.formats.ini import Ini
@@ -71,6 +71,7 @@ def test_what_is_refused(text: str, message: str) -> None:
     assert message in caught.value.message
 
 
+@settings(deadline=None)
 @given(st.dictionaries(WORDS, st.dictionaries(WORDS, WORDS)))
 def test_what_is_written_is_read(sections: dict[str, dict[str, str]]) -> None:
     lines = [
@@ -79,6 +80,7 @@ def test_what_is_written_is_read(sections: dict[str, dict[str, str]]) -> None:
     assert [sections] == Ini().parse("\n".join(lines).encode())
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"])))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

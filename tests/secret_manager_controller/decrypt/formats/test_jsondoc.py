@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.decrypt.document import MAX_DEPTH
@@ -24,6 +24,7 @@ TREES = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(TREES)
 def test_what_is_written_is_read(tree: dict[str, Any]) -> None:
     assert [tree] == JsonDocument().parse(json.dumps(tree).encode())
