@@ -51,9 +51,10 @@ def is_interactive() -> bool:
 
 
 def confirm(question: str) -> bool:
-    """Ask, and return whether the answer is yes. Ctrl-C ends the command, also where an event loop runs."""
-    # asyncio's own handler would only cancel the task, which waits for this answer.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ask, and return whether the answer is yes. Ctrl-C ends the process at once: nothing is under way yet."""
+    # asyncio's own handler would only cancel the task, which waits for this answer. One of Python's would be missed
+    # if the signal came just before the read begins to block; the system's default is not.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return click.confirm(question)
     finally:

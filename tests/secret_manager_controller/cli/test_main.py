@@ -188,7 +188,10 @@ def test_a_signal_ends_the_command_at_once_and_quietly(api, environment, number,
 
     api.before = hang
     process = subprocess.Popen([*MSMCTL, "list"], env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
     while not asked:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
     _, told = process.communicate(timeout=10)
