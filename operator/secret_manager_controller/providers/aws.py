@@ -16,11 +16,12 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.desired import DesiredSecret
 from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteState, RemoteValue
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
-from secret_manager_controller.providers.aws_calls import Answer, Requests, RetryPolicy
+from secret_manager_controller.providers.aws_calls import Answer, Requests
 from secret_manager_controller.providers.aws_clients import LoginClients
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
 from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
+from secret_manager_controller.providers.calls import RetryPolicy, unobserved
 from secret_manager_controller.providers.protocol import CallObserver
 
 __all__ = ["AwsAccessKeys", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
@@ -43,10 +44,6 @@ BAD_STATE = "InvalidRequestException"
 T = TypeVar("T")
 
 
-def _unobserved(provider: str, operation: str, code: str, seconds: float) -> None:
-    """Observe nothing."""
-
-
 class AwsProvider:
     """One login to AWS Secrets Manager in one region; a `Provider`.
 
@@ -64,7 +61,7 @@ class AwsProvider:
         region: str,
         login: AwsLogin,
         endpoint_url: str | AwsEndpoints | None = None,
-        on_call: CallObserver = _unobserved,
+        on_call: CallObserver = unobserved,
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
     ) -> None:
         self._login = login

@@ -18,9 +18,10 @@ from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.exceptions import BotoCoreError
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError, foreign
-from secret_manager_controller.providers.aws_calls import CONNECT_TIMEOUT, READ_TIMEOUT, THREADS, Client, Requests
+from secret_manager_controller.providers.aws_calls import CONNECT_TIMEOUT, READ_TIMEOUT, Client, Requests
 from secret_manager_controller.providers.aws_errors import Refusal, told_of_role
 from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.calls import THREADS
 
 SESSION_LIFETIME = 3600  # Seconds; every role allows that much, more is a setting of the role.
 RENEW_BEFORE = 600.0  # Seconds before the end; an outage of STS shorter than that goes unnoticed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.providers import calls
 
 THROTTLED = frozenset(
     {
@@ -57,7 +58,7 @@ _PERMISSIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(calls.Refusal):
     """An answer that is an error, or no answer at all.
 
     Attributes:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider
-from secret_manager_controller.providers.aws_calls import RetryPolicy
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
+from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws import AwsServer
 
 

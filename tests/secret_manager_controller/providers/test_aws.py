@@ -11,8 +11,8 @@ from lease_sharding.fence import SoleMemberFence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, RemoteState
 from secret_manager_controller.model.secret import SecretName
-from secret_manager_controller.providers.aws_calls import REQUEST_TIMEOUT
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, tags_of
+from secret_manager_controller.providers.calls import REQUEST_TIMEOUT
 from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
 
 FENCE = SoleMemberFence()

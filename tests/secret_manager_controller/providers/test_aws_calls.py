@@ -13,10 +13,11 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.observed import RemoteSecret
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import aws_clients
-from secret_manager_controller.providers.aws_calls import Requests, RetryPolicy
+from secret_manager_controller.providers.aws_calls import Requests
 from secret_manager_controller.providers.aws_clients import ClientFactory
 from secret_manager_controller.providers.aws_errors import Refusal
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
+from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 
 GHOST = RemoteSecret(SecretName("absent"), None, ME)

@@ -7,9 +7,10 @@ import pytest
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
 from secret_manager_controller.providers.aws import AwsEndpoints, AwsWebIdentity
-from secret_manager_controller.providers.aws_calls import Requests, RetryPolicy
+from secret_manager_controller.providers.aws_calls import Requests
 from secret_manager_controller.providers.aws_clients import RENEW_AGAIN, RENEW_BEFORE, SESSION_LIFETIME, LoginClients
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
+from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws_auth import web_identity_token
 from secret_manager_controller.testing.contract_subject import ME
 

@@ -6,8 +6,8 @@ import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.providers.aws import AwsProvider
-from secret_manager_controller.providers.aws_calls import RetryPolicy
 from secret_manager_controller.providers.aws_marks import mark_of, tags_of
+from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.calls import Call
 from secret_manager_controller.testing.contract import ProviderContract, Subject

@@ -1,0 +1,173 @@
+"""Requests to a store: in threads, one at a time each, bounded in time, tried again where that may help, and counted.
+
+What is the same for every store whose SDK blocks. A provider's own module makes the single request and turns the SDK's
+errors into refusals.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.providers.protocol import CallObserver
+
+REQUEST_TIMEOUT = 7.0
+"""Seconds that one request takes at most: the fence must hold for that long when it begins."""
+THREADS = 16
+"""Requests under way at once, for each provider."""
+
+_LONGEST_HINT = 3600.0  # Seconds; a wish to wait for longer than an hour is not believed.
+
+T = TypeVar("T")
+
+
+class Refusal(abc.ABC):
+    """An answer that is an error, or no answer at all: a value, since an SDK's exception may quote what was sent.
+
+    Attributes:
+        code: the store's error code, or the type of the connection's failure; it becomes a metric label.
+        retry_after: seconds that the store asks to wait.
+    """
+
+    __slots__ = ()
+
+    code: str
+    retry_after: float | None
+
+    @property
+    @abc.abstractmethod
+    def passing(self) -> bool:
+        """Whether the same request may succeed soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a request is made.
+
+    Attributes:
+        attempts: how many times at most.
+        total: seconds after which no attempt may still be under way: one that timed out is made once more.
+        first_wait: seconds before the second attempt, plus jitter; it doubles with each.
+        longest_wait: seconds between two attempts at most. The store's own wish may be longer.
+    """
+
+    attempts: int = 3
+    total: float = 2 * REQUEST_TIMEOUT + 1.0
+    first_wait: float = 0.2
+    longest_wait: float = 3.0
+
+
+class Requests:
+    """Makes the requests of one provider. Safe for concurrent use on one event loop.
+
+    Args:
+        provider: the store's name for the observer and for threads, e.g. `aws`.
+        on_call: told of every request, retries included.
+        retries: how often a request is made.
+    """
+
+    def __init__(self, provider: str, *, on_call: CallObserver, retries: RetryPolicy) -> None:
+        self._provider = provider
+        self._on_call = on_call
+        self._retries = retries
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"{provider}-provider")
+        # Nothing waits inside the executor, so that no request begins later than its fence was checked.
+        self._slots = asyncio.Semaphore(THREADS)
+
+    async def attempt(self, operation: str, ask: Callable[[], T], *, fence: Fence | None = None) -> T:
+        """Make a request, again if that may help, and return the last outcome.
+
+        Args:
+            operation: the API's name of the request.
+            ask: makes the request once and returns the answer or a `Refusal`. It runs in a thread and ends within
+                `REQUEST_TIMEOUT`.
+            fence: checked right before each attempt; for requests that change something.
+
+        Raises:
+            OwnershipLost: the fence closed; nothing was sent since.
+        """
+        first, longest = self._retries.first_wait, self._retries.longest_wait
+        backoff = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first)
+        started = time.monotonic()
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return max(backoff(state), _refusal(state).retry_after or 0.0)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            ends = time.monotonic() - started + state.upcoming_sleep + REQUEST_TIMEOUT
+            return state.attempt_number >= self._retries.attempts or ends > self._retries.total
+
+        attempts = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_result(lambda outcome: isinstance(outcome, Refusal) and outcome.passing),
+            wait=wait,
+            stop=stop,
+            retry_error_callback=_refusal,
+        )
+        return await attempts(self._once, operation, ask, fence)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns; it may block, for as long as a request at most.
+
+        A thread cannot be stopped: whoever cancels waits for its end, so that nothing of ours acts on a shard that
+        somebody else owns by then.
+        """
+        async with self._slots:
+            return await self._in_thread(work)
+
+    async def aclose(self) -> None:
+        """Wait for what is under way and end the threads."""
+        for _ in range(THREADS):
+            await self._slots.acquire()
+        # Every thread is idle now and ends at once. A later request fails, instead of waiting for a slot.
+        self._threads.shutdown(wait=True)
+        for _ in range(THREADS):
+            self._slots.release()
+
+    async def _once(self, operation: str, ask: Callable[[], T], fence: Fence | None) -> T:
+        def timed() -> T:
+            started = time.monotonic()
+            outcome = ask()
+            code = outcome.code if isinstance(outcome, Refusal) else "OK"
+            loop.call_soon_threadsafe(self._on_call, self._provider, operation, code, time.monotonic() - started)
+            return outcome
+
+        loop = asyncio.get_running_loop()
+        async with self._slots:
+            if fence is not None:
+                fence.check(REQUEST_TIMEOUT)
+            return await self._in_thread(timed)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            while not future.done():
+                try:
+                    await asyncio.wait([future])
+                except asyncio.CancelledError:
+                    continue  # The first one is under way already.
+
+
+def believed(seconds: float) -> float | None:
+    """Return a store's wish to wait, in seconds, or None where it cannot be meant."""
+    return seconds if 0 <= seconds <= _LONGEST_HINT else None
+
+
+def unobserved(provider: str, operation: str, code: str, seconds: float) -> None:
+    """Observe nothing: the `CallObserver` of whoever does not count."""
+
+
+def _refusal(state: tenacity.RetryCallState) -> Refusal:
+    assert state.outcome is not None  # tenacity asks after an attempt.
+    refusal = state.outcome.result()
+    assert isinstance(refusal, Refusal)  # Nothing else is tried again.
+    return refusal
