@@ -1,232 +1,372 @@
-"""No value leaves memory: after good and bad days nothing that anybody can read holds one, in any spelling.
+"""Nothing of a secret value gets out: unique values go through every path, good and bad, and then everything is searched.
 
-The controller runs with directories of its own. A value is looked for raw, in halves, base64, hex, URL-encoded and as JSON
-writes it: in its log at the most talkative level, in every object of the cluster, in metrics, in the logs of the API
-server and of the store, in every file that it may write, and in what /proc shows of it while it works.
+The controller runs with an audit hook that notes every file that it opens for writing and every process that it
+starts, and with one fault of its own: an unexpected error whose text quotes the value.
 """
 
 import base64
+import contextlib
 import json
 import os
+import re
 import secrets
+import stat
 import subprocess
-import threading
+import sys
+import tempfile
 import urllib.parse
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyrage
 import pytest
+import re2
 
-from secret_manager_controller.kube import EVENTS, SECRET_MANAGER_CONFIGS
-from secret_manager_controller.testing.tenants import ENV, PROPERTIES, YAML, Tenant, dotenv
+from secret_manager_controller.kube import EVENTS, GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, SECRETS, ResourcePath
+from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
+from secret_manager_controller.testing.tenants import ENV, PROPERTIES, YAML, Tenant
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-canary")]
 
 ROOT = Path(__file__).parent.parent.parent
+HOOK = """
+import os, sys
+
+_notes = os.open(os.environ["CANARY_NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def _callers(frame):
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
+
+def _note(event, arguments):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        for code in _callers(sys._getframe(1)):
+            if "/kubernetes/config/" in code.co_filename:  # It writes the kubeconfig's certificate into a file.
+                return
+            if code.co_name == "_get_default_tempdir":  # It tries which directory can be written to.
+                return
+        os.write(_notes, f"write {arguments[0]!r}\\n".encode())
+    elif event in ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"):
+        os.write(_notes, f"start {arguments!r}\\n".encode())
+
+sys.addaudithook(_note)
+
+import secret_manager_controller.reconcile as reconcile
+
+_desired_state = reconcile.desired_state
+
+def desired_state(plaintext, **options):
+    for service in plaintext.services:
+        for entry in service.entries:
+            if entry.key == "BOOM":
+                text = entry.value.expose().decode()
+                raise RuntimeError(f"cannot handle {text}") from ValueError(text)
+    return _desired_state(plaintext, **options)
+
+reconcile.desired_state = desired_state
+"""
 
 
-class Canaries:
-    """Values that are nowhere else in the world, and all the ways in which one could show."""
+class Canary:
+    """A value that occurs nowhere else, and all the forms in which it could be told."""
 
-    def __init__(self):
-        self.values = []
+    def __init__(self, decoration=""):
+        self.core = secrets.token_hex(16)
+        self.value = f"{self.core[:16]}{decoration}{self.core[16:]}"
 
-    def new(self):
-        # Quotes, an umlaut and a line break of sorts: each spelling below differs from the value itself.
-        self.values.append(f'kanarie "{secrets.token_hex(12)}" über/{secrets.token_hex(12)}')
-        return self.values[-1]
+    def forms(self):
+        value = self.value.encode()
+        halves = (self.core[:16], self.core[16:])
+        plain = {self.value, *halves, repr(self.value)[1:-1], json.dumps(self.value)[1:-1]}
+        plain |= {urllib.parse.quote(self.value), urllib.parse.quote_plus(self.value), self.value[::-1]}
+        hexes = {text.encode().hex() for text in (self.value, *halves)}
+        # Base64 of a text that holds the value somewhere: three shifts, without the letters that neighbours decide.
+        inside = {
+            coded[4 : len(coded) - 4]
+            for data in (value, *(half.encode() for half in halves))
+            for shift in range(3)
+            for coded in [base64.b64encode(b"-" * shift + data).decode()]
+        }
+        inside |= {text.translate(str.maketrans("+/", "-_")) for text in inside}
+        return {form.encode() for form in plain | hexes | {text.upper() for text in hexes} | inside}
 
-    def spellings(self):
-        for value in self.values:
-            raw = value.encode()
-            first, second = value.split('"')[1], value.rpartition("/")[2]
-            yield from (raw, first.encode(), second.encode())
-            for cut in range(3):  # Base64 of a longer text that holds the value somewhere.
-                yield base64.b64encode(raw[cut:])[4:-6]
-            yield base64.urlsafe_b64encode(raw)[:-4]
-            yield raw.hex().encode()
-            yield urllib.parse.quote(value).encode()
-            yield json.dumps(value)[1:-1].encode()
 
-    def found_in(self, content):
-        return any(spelling in content for spelling in self.spellings())
+@dataclass
+class Found:
+    """What was there to be searched, by where it was."""
+
+    stack: object
+    canaries: dict = field(default_factory=dict)
+    places: dict = field(default_factory=dict)
+    statuses: dict = field(default_factory=dict)
+    notes: str = ""
+    core_limit: str = ""
+    log: str = ""
+
+
+def searched(found, place, names=None):
+    """Return which canaries a place shows, and in which form."""
+    forms = {
+        form: name
+        for name, canary in found.canaries.items()
+        if names is None or name in names
+        for form in canary.forms()
+    }
+    options = re2.Options()
+    options.max_mem = 2**28
+    options.encoding = re2.Options.Encoding.LATIN1
+    pattern = re2.compile(b"|".join(map(re2.escape, forms)), options)
+    text = found.places[place].replace(bytes(4096), b"")  # etcd's log is mostly room.
+    return [(forms[form], form) for form in set(pattern.findall(text))]
 
 
 @pytest.fixture(scope="module")
-def canaries():
-    return Canaries()
+def pgp_encrypt(sops, tmp_path_factory):
+    """Return a function that encrypts a dotenv text for the example PGP key."""
+    home = Path(tempfile.mkdtemp(prefix="gpg-"))  # tmp_path is too deep for the agent's socket.
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "GNUPGHOME": str(home)}
+    key = ROOT / "examples" / "keys" / "EXAMPLE-ONLY.pgp.asc"
+    subprocess.run(["gpg", "--batch", "--quiet", "--import", key], env=environment, check=True, capture_output=True)
+    listed = subprocess.run(["gpg", "--list-keys", "--with-colons"], env=environment, check=True, capture_output=True)
+    fingerprint = re.search(rb"^fpr:+([0-9A-F]{40}):", listed.stdout, re.MULTILINE).group(1).decode()
 
+    def encrypt(text):
+        command = [sops, "--encrypt", "--pgp", fingerprint, "--input-type", "dotenv", "--output-type", "dotenv"]
+        ran = subprocess.run(
+            [*command, "/dev/stdin"], input=text.encode(), env=environment, capture_output=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
 
-@contextmanager
-def watching(process, shown):
-    """Collect what /proc shows of a process and its children all the while."""
-    ended = threading.Event()
-
-    def children(pid):
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in task.read_text().split():
-                yield child
-                yield from children(child)
-
-    def look():
-        while not ended.wait(0.002):
-            try:
-                pids = [str(process.pid), *children(process.pid)]
-            except OSError:
-                continue
-            for pid in pids:
-                for file in ("environ", "cmdline"):
-                    try:
-                        shown.add(Path(f"/proc/{pid}/{file}").read_bytes())
-                    except OSError:
-                        continue  # It has ended.
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def files_under(*directories):
-    for directory in directories:
-        for path in Path(directory).rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                try:
-                    yield path, path.read_bytes()
-                except OSError:
-                    continue
-
-
-def encrypted(sops, text, kind, *recipient, home=None):
-    command = [sops, "encrypt", *recipient, "--input-type", kind, "--output-type", kind, "/dev/stdin"]
-    environment = os.environ | ({"GNUPGHOME": str(home)} if home else {})
-    return subprocess.run(
-        command, input=text, capture_output=True, text=True, check=True, timeout=60, env=environment
-    ).stdout
+    yield encrypt
+    subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=False)
 
 
 @pytest.fixture(scope="module")
-def example_pgp(tmp_path_factory):
-    """Return the fingerprint of the examples' PGP key, its armor, and a home that knows it."""
-    home = tmp_path_factory.mktemp("gpg", numbered=True)
-    home.chmod(0o700)
-    armor = ROOT / "examples" / "keys" / "EXAMPLE-ONLY.pgp.asc"
-    gpg = ["gpg", "--batch", "--quiet", "--homedir", home]
-    subprocess.run([*gpg, "--import", armor], check=True, capture_output=True, timeout=30)
-    listed = subprocess.run(
-        [*gpg, "--list-keys", "--with-colons"], check=True, capture_output=True, text=True, timeout=30
+def found(stack, encrypt, example_recipient, pgp_encrypt, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("canary")
+    (directory / "sitecustomize.py").write_text(HOOK)
+    notes = directory / "notes"
+    found = Found(stack)
+    before = {path for base in ("/dev/shm", tempfile.gettempdir()) for path in Path(base).iterdir()}
+    settings = {
+        "PYTHONPATH": os.pathsep.join([str(directory), *sys.path]),
+        "CANARY_NOTES": str(notes),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SHUTDOWN_GRACE_SECONDS": "5",
+    }
+    tenants = []
+    with stack.controller(**settings) as controller:
+        try:
+            run(found, stack, encrypt, example_recipient, pgp_encrypt, tenants)
+            look(found, stack, controller, tenants)
+        finally:
+            for tenant in tenants:
+                tenant.remove()
+    found.log = controller.log.read_text()
+    found.places["log"] = controller.log.read_bytes()
+    found.notes = notes.read_text()
+    found.places["files left behind"] = files_in(
+        stack.directory / "cache",
+        stack.directory / ".config",
+        *(path for base in ("/dev/shm", tempfile.gettempdir()) for path in Path(base).iterdir() if path not in before),
     )
-    fingerprint = next(line.split(":")[9] for line in listed.stdout.splitlines() if line.startswith("fpr"))
-    yield fingerprint, armor.read_bytes(), home
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False, timeout=30)
+    found.places["processes that were started"] = "".join(
+        line for line in found.notes.splitlines(True) if line.startswith("start ")
+    ).encode()
+    return found
 
 
-def test_no_value_shows_anywhere_on_good_and_bad_days(stack, sops, canaries, example_key, example_pgp, tmp_path):
-    fingerprint, armor, gpg_home = example_pgp
-    public = next(line.split(": ")[1] for line in example_key.decode().splitlines() if "public key" in line)
-    age = ("--age", public)
-    temporary, cache = tmp_path / "tmp", tmp_path / "cache"
-    temporary.mkdir()
-    shown: set[bytes] = set()
-    scanned = {}
+def run(found, stack, encrypt, recipient, pgp_encrypt, tenants):
+    """Let values go through everything that can happen to them."""
 
-    def env(**entries):
-        return encrypted(sops, dotenv(**entries), "dotenv", *age)
+    def canary(name, decoration=""):
+        found.canaries[name] = Canary(decoration)
+        return found.canaries[name].value
 
-    with (
-        stack.controller(
-            TMPDIR=str(temporary), HOME=str(temporary), CACHE_DIRECTORY=str(cache), LOG_LEVEL="trace"
-        ) as controller,
-        watching(controller.process, shown),
-    ):
-        tenants = {name: Tenant(stack, f"canary-{name}") for name in ("good", "bad", "pgp", "faults", "conflict")}
-        good, bad, pgp, faults, conflict = tenants.values()
+    def tenant(label):
+        tenants.append(Tenant(stack, f"canary-{label}"))
+        return tenants[-1]
 
-        # A good day: every kind of file, a change, a value changed by hand, an adopted one.
-        good.commit({
-            ENV: env(A=canaries.new(), B=canaries.new()),
-            YAML: encrypted(sops, json.dumps({"a": {"b": [canaries.new()]}}), "yaml", *age),
-            PROPERTIES: f"plain={canaries.new()}\n",
-        })  # fmt: skip
-        good.apply(prune=True)
-        good.ready()
-        good.applied(good.commit({ENV: env(A=canaries.new(), B=canaries.new())}))
-        stack.aws.put_by_hand(good.name("A"), canaries.new().encode())
-        good.reconcile()
-        stack.create_secret(pgp.namespace, "sops-gpg-key", {"private-key": armor})
-        pgp.commit({ENV: encrypted(sops, dotenv(P=canaries.new()), "dotenv", "--pgp", fingerprint, home=gpg_home)})
-        pgp.apply()
-        pgp.ready()
-        stack.aws.put_by_hand(conflict.name("C"), canaries.new().encode())
-        conflict.commit({ENV: env(C=canaries.new())})
-        conflict.apply()
-        conflict.ready(reason="Conflict")
+    def refused(label, reason, files):
+        one = tenant(label)
+        one.commit(files)
+        one.apply()
+        found.statuses[label] = one.ready(reason=reason)
 
-        # Bad days: files that were tampered with, broken ones, values that no store takes.
-        bad.apply()
-        whole = env(A=canaries.new(), B="1").splitlines(keepends=True)
-        for reason, files in (
-            ("DecryptionFailed", {ENV: "".join(line for line in whole if not line.startswith("B="))}),
-            ("DecryptionFailed", {ENV: "".join(whole).replace("sops_mac=ENC[", "sops_mac=XNC[")}),
-            ("InvalidDocument", {YAML: f"a: [{canaries.new()}"}),
-            ("InvalidDocument", {YAML: f"a: 1\na: '{canaries.new()}'\n"}),
-            ("ValueTooLarge", {ENV: env(A=canaries.new() * 2000)}),
-            ("EmptyValue", {ENV: dotenv(A=canaries.new(), B="")}),
-            ("NameCollision", {YAML: json.dumps({"a b": canaries.new(), "a_b": canaries.new()})}),
-        ):
-            artifact = bad.commit(files)
-            bad.ready(reason=reason, after=artifact.revision)
+    # Success, in all formats, and what follows it: a change, a value changed by hand, an answer that was lost.
+    good = tenant("good")
+    nested = f'a:\n  b: "{canary("yaml", "+&=%")}"\n  c: ["{canary("yaml list")}"]\n'
+    files = {
+        ENV: encrypt(f"A={canary('dotenv', '/+&=%')}\nB={canary('lost')}\n", recipient),
+        YAML: encrypt(nested, recipient, kind="yaml"),
+        PROPERTIES: f"url={canary('plain properties')}\n",
+    }
+    good.commit(files)
+    stack.aws.fail("CreateSecret", "InternalServiceError", 0, commit=True, times=4, name=good.name("B"))
+    good.apply(prune=True, deletionPolicy="Delete")
+    good.ready()
+    assert good.values()["a.b"] == found.canaries["yaml"].value.encode()
+    good.applied(good.commit(files | {ENV: encrypt(f"A={canary('changed')}\n", recipient)}))
+    stack.aws.put_by_hand(good.name("A"), canary("by hand").encode())
+    good.reconcile()
+    assert good.values()["A"] == found.canaries["changed"].value.encode()
+    stack.delete(good.path)
+    stack.wait("the object to be gone", lambda: not good.body())
 
-        # A store that refuses, breaks and loses answers while values are on their way.
-        faults.commit({ENV: env(A=canaries.new(), B=canaries.new())})
-        for operation, code, options in (
-            ("CreateSecret", "InvalidParameterException", {"status": 400}),
-            ("CreateSecret", "InternalServiceError", {"status": 500, "commit": True}),
-            ("CreateSecret", "", {"status": 0}),
-        ):
-            stack.aws.fail(operation, code, **options)
-        faults.apply()
-        faults.ready(reason="StoreRefused")
-        faults.reconcile()
-        faults.ready()
-        stack.aws.fail("PutSecretValue", "EncryptionFailure", status=400, times=20)
-        artifact = faults.commit({ENV: env(A=canaries.new(), B=canaries.new())})
-        faults.until("its failure", lambda status: status.get("lastAttemptedRevision") == artifact.revision)
-        stack.aws.clear_faults()
+    # A PGP key, unwrapped by gpg.
+    key = ROOT / "examples" / "keys" / "EXAMPLE-ONLY.pgp.asc"
+    pgp = tenant("pgp")
+    stack.create_secret(pgp.namespace, "sops-gpg-key", {"private-key": key.read_bytes()})
+    pgp.commit({ENV: pgp_encrypt(f"A={canary('pgp')}\n")})
+    pgp.apply()
+    pgp.ready()
+    assert pgp.values() == {"A": found.canaries["pgp"].value.encode()}
 
-        scanned["metrics"] = controller.http("/metrics")[1].encode()
-        scanned["objects"] = json.dumps([stack.get(SECRET_MANAGER_CONFIGS.url()), stack.get(EVENTS.url())]).encode()
-        running = dict(files_under(temporary, cache, "/dev/shm"))
+    # A store that refuses.
+    denied = tenant("denied")
+    for operation in ("CreateSecret", "PutSecretValue"):
+        stack.aws.fail(operation, "InvalidRequestException", 400, name=denied.name("A"), times=9)
+    denied.commit({ENV: encrypt(f"A={canary('denied')}\n", recipient)})
+    denied.apply()
+    found.statuses["denied"] = denied.until("a refusal", lambda status: status.get("conditions"))
 
-    scanned["log"] = controller.log.read_bytes()
-    scanned["API server's audit log"] = json.dumps(stack.plane.audit_events()).encode()
-    scanned["store's call log"] = repr(stack.aws.calls()).encode()
-    scanned["/proc"] = b"\0".join(shown)
-    # Nothing shows because something was looked at: each place has what it must have.
-    assert b"ReconciliationSucceeded" in scanned["objects"]
-    assert b"DecryptionFailed" in scanned["log"]
-    assert b"secret_manager_reconciliations_total" in scanned["metrics"]
-    assert b"PutSecretValue" in scanned["store's call log"]
-    assert b"gpg" in scanned["/proc"]
-    assert any(path.name == "application.secrets.env" for path in running)
-    assert canaries.found_in(json.dumps({k: v.decode() for k, v in stack.aws.values().items()}).encode())
+    # Files that are refused: encrypted ones …
+    stranger = str(pyrage.x25519.Identity.generate().to_public())
+    text = encrypt(f"A={canary('tampered one')}\nB={canary('tampered other')}\n", recipient).decode()
+    without = "".join(line for line in text.splitlines(True) if not line.startswith("B="))
+    refused("wrong-key", "DecryptionFailed", {ENV: encrypt(f"A={canary('wrong key')}\n", stranger)})
+    refused("tampered", "DecryptionFailed", {ENV: without})
+    refused("readable", "DecryptionFailed", {ENV: f"X={canary('plain readable')}\n{text}"})
+    large = encrypt(f"A={canary('too large') * 3000}\n", recipient)
+    refused("too-large", "ValueTooLarge", {ENV: large})
+    collision = f'a b: "{canary("collision one")}"\na_b: "{canary("collision other")}"\n'
+    refused("collision", "NameCollision", {YAML: encrypt(collision, recipient, kind="yaml")})
+    refused("internal", "InternalError", {ENV: encrypt(f"BOOM={canary('internal error', '+/')}\n", recipient)})
+    # … and broken ones that nobody encrypted, the value beside the fault.
+    refused("no-yaml", "InvalidDocument", {YAML: f"a: [{canary('plain yaml')}\nb: 2"})
+    refused("key-twice", "InvalidDocument", {YAML: f"a: {canary('plain one')}\na: {canary('plain other')}\n"})
+    refused("not-utf-8", "InvalidDocument", {ENV: f"A={canary('plain bytes')}".encode() + b"\xff\n"})
+    refused("crlf", "InvalidDocument", {ENV: f"A={canary('plain crlf')}\r\n"})
+    refused("no-dotenv", "InvalidDocument", {ENV: f"{canary('plain line')}\n"})
 
-    leaks = [where for where, content in scanned.items() if canaries.found_in(content)]
-    # What is plain in Git is plain in the cached snapshot, and nowhere else.
-    leaks += [
-        str(path)
-        for path, content in (*running.items(), *files_under(temporary))
-        if canaries.found_in(content) and not path.is_relative_to(cache)
-    ]
-    secret = [ENV.rpartition("/")[2]]
-    leaks += [
-        str(path)
-        for path, content in running.items()
-        if path.is_relative_to(cache) and path.name in secret and b"sops_mac" in content and canaries.found_in(content)
-    ]
-    assert leaks == []
-    for tenant in tenants.values():
-        tenant.remove()
+
+def look(found, stack, controller, tenants):
+    """Gather everything that others can see, while it runs."""
+    pid = controller.process.pid
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+    found.places["processes"] = b"\n".join(
+        Path(f"/proc/{each}/{name}").read_bytes() for each in [pid, *children] for name in ("environ", "cmdline")
+    )
+    found.core_limit = next(
+        line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max core file size")
+    )
+    found.places["metrics"] = controller.http("/metrics")[1].encode()
+    kinds = (SECRET_MANAGER_CONFIGS, GIT_REPOSITORIES, EVENTS, SECRETS, ResourcePath("", "v1", "configmaps"))
+    lists = [stack.get(kind.url()) for kind in (*kinds, ResourcePath("coordination.k8s.io", "v1", "leases"))]
+    assert all(lists)
+    found.places["objects of the API"] = json.dumps(lists).encode()
+    found.places["calls of the store"] = json.dumps([str(call) for call in stack.aws.calls()]).encode()
+    found.places["data and logs of the API server"] = files_in(stack.plane.directory)
+    found.places["cache"] = files_in(stack.directory / "cache")
+
+
+def files_in(*roots):
+    """Return the content of all files below, and their names; what other processes remove meanwhile is left out."""
+    pieces = []
+    for root in roots:
+        names = [Path(place) / name for place, _, files in os.walk(root) for name in files]
+        for path in names if root.is_dir() else [root]:
+            pieces.append(str(path).encode())
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(os.lstat(path).st_mode):
+                    pieces.append(Path(path).read_bytes())
+    return b"\n".join(pieces)
+
+
+PLACES = [
+    "log",
+    "metrics",
+    "objects of the API",
+    "calls of the store",
+    "data and logs of the API server",
+    "processes",
+    "processes that were started",
+    "files left behind",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_value_is_in(found, place):
+    assert found.places[place], "there was nothing to search"
+    assert searched(found, place) == []
+
+
+def test_the_cache_holds_what_is_in_git_and_nothing_decrypted(found):
+    encrypted = [name for name in found.canaries if not name.startswith("plain")]
+    assert b"ENC[AES256_GCM" in found.places["cache"]
+    assert searched(found, "cache", encrypted) == []
+
+
+def test_the_search_finds_what_is_there(found):
+    """A search that never finds anything proves nothing: each form of a value is found in a text that holds it."""
+    value = next(iter(found.canaries.values())).value
+    texts = {
+        "raw": f"x{value}x",
+        "half": value[: len(value) // 2 + 4],
+        "base64": base64.b64encode(f"some text {value} and more".encode()).decode(),
+        "base64-url": base64.urlsafe_b64encode(f"?{value}".encode()).decode(),
+        "hex": value.encode().hex(),
+        "url": urllib.parse.quote(value, safe=""),
+        "json": json.dumps({"value": value}),
+        "repr": repr([value.encode()]),
+    }
+    for name, text in texts.items():
+        found.places["example"] = text.encode()
+        assert searched(found, "example"), name
+
+
+def test_files_are_written_into_the_cache_and_into_memory_only(found):
+    written = {line.removeprefix("write ").strip() for line in found.notes.splitlines() if line.startswith("write ")}
+    cache = str(found.stack.directory / "cache")
+    names = {path.strip("'") for path in written}
+    # A relative name is an entry of an archive, opened in a directory below the cache.
+    elsewhere = {
+        name
+        for name in names
+        if name.startswith("/") and not name.startswith((cache, "/dev/shm/smc-gpg-", "/dev/null", "/dev/tty"))
+    }
+    assert elsewhere == set()
+    assert any(name.startswith("/dev/shm/smc-gpg-") for name in names)
+
+
+def test_gpg_gets_keys_and_messages_through_pipes_and_nothing_from_our_environment(found):
+    started = [line for line in found.notes.splitlines() if line.startswith("start ")]
+    assert started
+    assert all("gpg" in line for line in started)
+    for line in started:
+        assert "KUBECONFIG" not in line
+        assert "AWS_" not in line
+
+
+def test_no_key_and_no_login_is_in_logs_objects_metrics_or_processes(found):
+    stack = found.stack
+    hash_key = stack.get(SECRETS.url(CONTROLLER_NAMESPACE, "secret-manager-controller-hash-key"))["data"]["key"]
+    age = (ROOT / "examples" / "keys" / "EXAMPLE-ONLY.age.key").read_text().splitlines()[-1]
+    pgp = (ROOT / "examples" / "keys" / "EXAMPLE-ONLY.pgp.asc").read_text().splitlines()[5]
+    keys = {"login": stack.aws.access_keys.secret_access_key, "hash key": hash_key, "age": age, "pgp": pgp}
+    for place in ("log", "metrics", "processes", "processes that were started", "calls of the store"):
+        assert [name for name, key in keys.items() if key.encode() in found.places[place]] == [], place
+
+
+def test_an_unexpected_error_is_told_by_its_type_and_place_only(found):
+    message = found.statuses["internal"]["conditions"][0]["message"]
+    assert message == "internal error (RuntimeError); the controller's log says where"
+    records = [json.loads(line) for line in found.log.splitlines() if '"Internal error"' in line]
+    assert {record["error_type"] for record in records} == {"RuntimeError"}
+    assert all(re.fullmatch(r".*/sitecustomize\.py:\d+", record["where"]) for record in records)
+
+
+def test_a_crash_would_leave_no_core_dump(found):
+    assert found.core_limit.split()[4:6] == ["0", "0"]

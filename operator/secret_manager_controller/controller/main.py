@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -247,6 +248,7 @@ def main() -> None:
         settings = Settings.from_environment()
     except SettingsError as error:
         sys.exit(_told(error, code=2))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and value.
     configure_logging(settings.log_level, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
     try:
         server = ApiServer.load()
