@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
-from secret_manager_controller.testing.aws import AwsServerError
 from secret_manager_controller.testing.controlplane import ControlPlaneError
+from secret_manager_controller.testing.servers import ServerError
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack, StackError, copy_tree
 
 EXAMPLES = Path(__file__).parent.parent
@@ -164,7 +164,7 @@ def main() -> int:
     """Run the demo; 0 if everything was as it should be, else 1 with what was not."""
     try:
         run()
-    except (DemoError, StackError, ControlPlaneError, AwsServerError) as error:
+    except (DemoError, StackError, ControlPlaneError, ServerError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

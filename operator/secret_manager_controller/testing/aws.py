@@ -15,38 +15,25 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
-import http.client
 import json
-import os
 import secrets
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
-from secret_manager_controller.testing import processes
+from secret_manager_controller.testing import servers
 from secret_manager_controller.testing.calls import Call
 
 REGION = "eu-central-1"
-START_TIMEOUT = 30.0  # Seconds; it takes about one on an idle machine.
-STOP_GRACE = 2.0  # Seconds; the server keeps nothing, so it has nothing to finish.
-CONTROL_TIMEOUT = 10.0  # Seconds; a control answers in milliseconds.
 
 WRITES = frozenset(
     {"CreateSecret", "PutSecretValue", "UpdateSecretVersionStage", "TagResource", "DeleteSecret", "RestoreSecret"}
 )
 """The operations that change a secret."""
-
-
-class AwsServerError(RuntimeError):
-    """The server cannot be started, or refused a control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +69,10 @@ class AwsServer:
             region: where the methods below look; every region exists.
 
         Raises:
-            AwsServerError: it did not start.
+            ServerError: it did not start.
         """
         with contextlib.ExitStack() as closing:
-            directory = closing.enter_context(tempfile.TemporaryDirectory(prefix="aws-server-"))
-            log = Path(directory) / "log"
-            process = processes.start(
-                [sys.executable, "-m", "secret_manager_controller.testing.aws", "--port", "0"],
-                log=log,
-                # No configuration of ours reaches the server; it finds its modules where we found ours.
-                environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory},
-            )
-            closing.callback(processes.stop, process, grace=STOP_GRACE)
-            deadline = time.monotonic() + START_TIMEOUT
-            while (address := _printed_address(log)) is None:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise AwsServerError(f"the AWS test server did not start: {processes.tail(log)}")
-                time.sleep(0.01)
+            address = servers.launch("secret_manager_controller.testing.aws", closing=closing)
             keys = AwsAccessKeys(address["access_key_id"], address["secret_access_key"])
             server = cls(address["endpoint_url"], keys, region=region)
             server._closing = closing.pop_all()
@@ -250,23 +224,7 @@ class AwsServer:
         self._control("expire_sessions")
 
     def _control(self, action: str, **arguments: Any) -> Any:
-        address = urlsplit(self.endpoint_url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=CONTROL_TIMEOUT)
-        try:
-            connection.request("POST", f"/_control/{action}", json.dumps(arguments))
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise AwsServerError(f"the AWS test server refused the control {action!r} with {response.status}")
-        return json.loads(body)
-
-
-def _printed_address(log: Path) -> dict[str, str] | None:
-    """Return what the server printed when it was ready; its log may hold warnings too."""
-    lines = log.read_bytes().splitlines(keepends=True)
-    return next((json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")), None)
+        return servers.control(self.endpoint_url, action, arguments)
 
 
 def main() -> None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
-import json
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from secret_manager_controller.testing import tokens
 from secret_manager_controller.testing.aws_limits import AwsError
 
 AUDIENCE = "sts.amazonaws.com"
-TOKEN_KEY = b"secret-manager-controller test server"
-"""Signs the tokens that `web_identity_token` makes. It opens nothing but a test server."""
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/]+)/\d{8}/([a-z0-9-]+)/([a-z]+)/aws4_request, ?"
@@ -43,42 +37,23 @@ class Login:
 
 
 def web_identity_token(subject: str, *, audience: str = AUDIENCE, lifetime: float = 3600.0) -> str:
-    """Return a token as a kubelet projects it, signed with the test server's own key.
-
-    Args:
-        subject: e.g. `system:serviceaccount:tools:secret-manager-controller`.
-        audience: what it is meant for; AWS takes `sts.amazonaws.com`.
-        lifetime: seconds from now; a negative one makes a token that has expired.
-    """
-    now = int(time.time())
-    claims = {"iss": "https://issuer.test", "sub": subject, "aud": [audience], "iat": now, "exp": now + lifetime}
-    # The nonce makes two tokens of one second differ, as a kubelet's do.
-    head = f"{_encode({'alg': 'HS256', 'typ': 'JWT'})}.{_encode({**claims, 'jti': secrets.token_hex(8)})}"
-    return f"{head}.{_base64url(_sign(head))}"
+    """Return a token as a kubelet projects it for AWS; see `tokens.web_identity_token`."""
+    return tokens.web_identity_token(subject, audience=audience, lifetime=lifetime)
 
 
 def check_token(token: str) -> None:
     """Check a web identity token as STS does.
 
-    A token of another algorithm than HS256 is taken for a real cluster's, whose issuer this server cannot ask: its
-    signature is not checked.
-
     Raises:
         AwsError: InvalidIdentityToken or ExpiredTokenException.
     """
     try:
-        head, body, signature = token.split(".")
-        header, claims = _decode(head), _decode(body)
-        algorithm, expires = str(header["alg"]), float(claims["exp"])
-        audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
-    except (ValueError, KeyError, TypeError):
-        raise AwsError("InvalidIdentityToken", "The ID Token provided is not a valid JWT.") from None
-    forged = algorithm == "HS256" and not hmac.compare_digest(_base64url(_sign(f"{head}.{body}")), signature)
-    if algorithm.lower() == "none" or not signature or forged:
-        raise AwsError("InvalidIdentityToken", "Couldn't verify the signature of the token.")
+        claims, audiences = tokens.claims_of(token)
+    except tokens.TokenError as error:
+        raise AwsError("InvalidIdentityToken", f"The ID Token provided cannot be taken: {error}") from None
     if AUDIENCE not in audiences:
         raise AwsError("InvalidIdentityToken", "Incorrect token audience")
-    if expires <= time.time():
+    if claims["exp"] <= time.time():
         raise AwsError("ExpiredTokenException", "Token expired")
 
 
@@ -155,22 +130,3 @@ def check_role(parameters: Mapping[str, str]) -> str:
         raise AwsError("ValidationError", "DurationSeconds must be 900 to 43200")
     check_token(parameters.get("WebIdentityToken", ""))
     return f"{role.group(1)}/{session}"
-
-
-def _sign(head: str) -> bytes:
-    return hmac.new(TOKEN_KEY, head.encode(), hashlib.sha256).digest()
-
-
-def _encode(part: Mapping[str, Any]) -> str:
-    return _base64url(json.dumps(part).encode())
-
-
-def _decode(part: str) -> dict[str, Any]:
-    decoded = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    if not isinstance(decoded, dict):
-        raise TypeError("a part of a token is a JSON object")
-    return decoded
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

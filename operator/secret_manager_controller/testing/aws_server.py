@@ -23,11 +23,11 @@ from werkzeug.test import run_wsgi_app
 
 from secret_manager_controller.testing import aws_store
 from secret_manager_controller.testing.aws_auth import Login, Logins, check_role
-from secret_manager_controller.testing.aws_faults import Fault, Faults
 from secret_manager_controller.testing.aws_limits import AwsError, check_limits
 from secret_manager_controller.testing.calls import OK, Call
+from secret_manager_controller.testing.faults import Fault, Faults
+from secret_manager_controller.testing.servers import CONTROL
 
-CONTROL = "/_control/"
 CALLS_KEPT = 200_000  # A long demo makes tens of thousands; older ones are forgotten.
 ASSUME = "AssumeRoleWithWebIdentity"
 

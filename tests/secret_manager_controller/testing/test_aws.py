@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
-from secret_manager_controller.testing.aws import AwsServer, AwsServerError
+from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.aws_auth import web_identity_token
+from secret_manager_controller.testing.servers import ServerError
 
 FIRST, SECOND, THIRD = ("1" * 32, "2" * 32, "3" * 32)
 ROLE = "arn:aws:iam::123456789012:role/secrets"
@@ -402,7 +403,7 @@ class TestByHand:
         }
 
     def test_an_unknown_control_is_refused(self, aws):
-        with pytest.raises(AwsServerError, match="'absent' with 404"):
+        with pytest.raises(ServerError, match="'absent' with 404"):
             aws._control("absent")
 
 
@@ -434,7 +435,7 @@ class TestProcess:
         broken.mkdir(parents=True)
         (broken.parent / "__init__.py").write_text("raise SystemExit('no moto here')")
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-        with pytest.raises(AwsServerError, match="no moto here"):
+        with pytest.raises(ServerError, match="no moto here"):
             AwsServer.start()
 
 

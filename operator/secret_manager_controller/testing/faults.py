@@ -1,4 +1,4 @@
-"""Faults on demand for the AWS test server."""
+"""Faults on demand for the test servers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Fault:
     Attributes:
         operation: the API's name of it, or `*`.
         code: the error code to answer, or None to answer as usual after `seconds`.
-        status: HTTP status of the error; 0 breaks the connection instead of answering.
+        status: HTTP status of the error, where the store speaks HTTP; 0 breaks the connection instead of answering.
         times: how many requests it still meets.
-        retry_after: seconds to tell in `Retry-After`.
+        retry_after: seconds to tell as the store's wish to wait.
         commit: whether the request is carried out although an error is answered.
         seconds: how long the server waits before anything else.
         name: the secret that it is limited to.

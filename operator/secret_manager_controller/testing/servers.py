@@ -1,0 +1,83 @@
+"""Test servers in processes of their own: how they are started, and how a test reaches into them.
+
+A server's module prints its addresses as one line of JSON when it is ready, and takes controls as
+`POST /_control/<action>` with their arguments as a JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from secret_manager_controller.testing import processes
+
+START_TIMEOUT = 30.0  # Seconds; it takes about one on an idle machine.
+STOP_GRACE = 2.0  # Seconds; a server keeps nothing, so it has nothing to finish.
+CONTROL_TIMEOUT = 10.0  # Seconds; a control answers in milliseconds.
+CONTROL = "/_control/"
+
+
+class ServerError(RuntimeError):
+    """A test server cannot be started, or refused a control."""
+
+
+def launch(module: str, *arguments: str, closing: contextlib.ExitStack) -> dict[str, Any]:
+    """Start a server that ends with this process at the latest; return what it printed when it was ready.
+
+    Args:
+        module: what `python -m` runs.
+        arguments: of its command line, beside the port.
+        closing: ends the server when it is closed.
+
+    Raises:
+        ServerError: it did not start.
+    """
+    directory = closing.enter_context(tempfile.TemporaryDirectory(prefix="test-server-"))
+    log = Path(directory) / "log"
+    process = processes.start(
+        [sys.executable, "-m", module, "--port", "0", *arguments],
+        log=log,
+        # No configuration of ours reaches the server; it finds its modules where we found ours.
+        environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory},
+    )
+    closing.callback(processes.stop, process, grace=STOP_GRACE)
+    deadline = time.monotonic() + START_TIMEOUT
+    while (address := _printed(log)) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise ServerError(f"{module} did not start: {processes.tail(log)}")
+        time.sleep(0.01)
+    return address
+
+
+def control(url: str, action: str, arguments: Mapping[str, Any]) -> Any:
+    """Do something to a server from outside and return what it answers.
+
+    Raises:
+        ServerError: the server refused.
+    """
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=CONTROL_TIMEOUT)
+    try:
+        connection.request("POST", f"{CONTROL}{action}", json.dumps(arguments))
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise ServerError(f"the test server refused the control {action!r} with {response.status}")
+    return json.loads(body)
+
+
+def _printed(log: Path) -> dict[str, Any] | None:
+    """Return what the server printed when it was ready; its log may hold warnings too."""
+    lines = log.read_bytes().splitlines(keepends=True)
+    return next((json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")), None)
