@@ -115,7 +115,9 @@ class ApiServer:
     def authorization(self) -> str | None:
         """Return the Authorization header's value now: service account tokens change while we run."""
         value = self.configuration.get_api_key_with_prefix("BearerToken", "authorization")
-        return str(value) if value else self.configuration.get_basic_auth_token() or None
+        if not value and self.configuration.username:  # Without one, it would make a login of nothing.
+            value = self.configuration.get_basic_auth_token()
+        return str(value) if value else None
 
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS settings, or None for a plain http address."""

@@ -23,12 +23,19 @@ _SENSITIVE: Final = re.compile(
 """Shapes of credentials. It is the last net: no caller passes a value to a logger in the first place."""
 
 
+_SCALARS: Final = (bool, int, float, type(None))
+"""What an extra may be that holds no text."""
+
+
 class RedactingFilter(logging.Filter):
     """Replace what looks like a credential, and drop traceback text, whose frames may quote one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record in place; it is always kept."""
+        """Rewrite the record in place, its extras too; it is always kept."""
         record.msg, record.args = redact(record.getMessage()), None
+        for name, value in vars(record).items():
+            if name not in RESERVED_ATTRS and not isinstance(value, _SCALARS):
+                setattr(record, name, redact(str(value)))
         if record.exc_info is not None and record.exc_info[0] is not None:
             record.error_type = record.exc_info[0].__name__
             record.exc_info, record.exc_text = None, None

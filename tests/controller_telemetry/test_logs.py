@@ -58,6 +58,17 @@ def test_what_looks_like_a_credential_is_redacted(log, text):
     assert REDACTED in record["message"]
 
 
+@pytest.mark.parametrize("wrap", [str, lambda text: {"told": [text]}, ValueError], ids=["text", "nested", "exception"])
+def test_extras_are_redacted_as_messages_are(log, wrap):
+    extra = {"error": wrap(f"password: {CANARY}"), "count": 3, "ratio": 0.5, "done": True, "revision": None}
+    (record,) = log(lambda logger: logger.warning("Not ready", extra=extra))
+    assert CANARY not in str(record)
+    assert REDACTED in record["error"]
+    assert {name: record[name] for name in ("count", "ratio", "done", "revision")} == {
+        "count": 3, "ratio": 0.5, "done": True, "revision": None,
+    }  # fmt: skip
+
+
 def test_an_exception_is_told_by_its_type_alone(log):
     def write(logger):
         try:
@@ -83,6 +94,6 @@ def test_quiet_loggers_tell_warnings_only_and_hidden_attributes_nothing(log):
     assert CANARY not in str(records)
 
 
-def test_an_unknown_level_is_an_error():
+def test_an_unknown_level_is_an_error(log):  # The fixture puts the handlers back.
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud")

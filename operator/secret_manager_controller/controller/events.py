@@ -15,6 +15,7 @@ from secret_manager_controller.model.status import READY, Status
 logger = logging.getLogger(__name__)
 
 COMPONENT = "secret-manager-controller"
+NAME_PREFIX = 200
 EVENT_NOTE_LIMIT = 1_024
 """Longest message in bytes that the API server takes."""
 
@@ -51,6 +52,11 @@ def changes_told(report: Report) -> str:
     return ", ".join(f"{verb} {len(names)}" for verb, names in counts.items() if names)
 
 
+def name_prefix(name: str) -> str:
+    """Return what an Event's name begins with: a name of 253 characters has to make room for what makes it unique."""
+    return name[:NAME_PREFIX].rstrip(".-") + "-"  # Cut behind a dot, it would be no name.
+
+
 async def publish(kube: KubeClient, body: Mapping[str, Any], event: tuple[str, str, str], *, now: datetime) -> None:
     """Post an Event about an object; a refusal is logged, since Events are best effort by nature."""
     kind, reason, message = event
@@ -62,7 +68,7 @@ async def publish(kube: KubeClient, body: Mapping[str, Any], event: tuple[str, s
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"generateName": f"{metadata['name'][:200]}-", "namespace": metadata["namespace"]},
+                "metadata": {"generateName": name_prefix(metadata["name"]), "namespace": metadata["namespace"]},
                 "involvedObject": {
                     "apiVersion": body["apiVersion"],
                     "kind": body["kind"],

@@ -156,7 +156,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
         install_signal_handlers(stop)
         await _first_of(stop, [watching, sweeping])
-        failed = None if stop.is_set() else _failure_of(watching, sweeping)
+        failed = None if stop.is_set() else failure_of(watching, sweeping)
         logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
         await _drain(parts, workers, settings.shutdown_grace)
         informer_stop.set()
@@ -197,7 +197,7 @@ async def _work(queue: WorkQueue, worker: Worker) -> None:
             queue.done(key)
 
 
-def _failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
+def failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
     """Return what is told of the first task that ended although it should run as long as the process."""
     ended = next(task for task in tasks if task.done())
     error = ended.exception()

@@ -1,0 +1,74 @@
+"""The wiring's own small parts; the process as a whole is in tests/e2e."""
+
+import asyncio
+import gc
+import logging
+
+import pytest
+
+from secret_manager_controller.controller.main import WatchLost, check_installed, cluster_id, failure_of, log_unhandled
+from secret_manager_controller.controller.sweep import KindInstalled
+from secret_manager_controller.kube import NAMESPACES, SECRET_MANAGER_CONFIGS, KubeError
+
+CANARY = "canary-77c1"
+
+
+async def test_what_nobody_awaited_is_logged_by_its_type_alone(caplog):
+    """asyncio's own handler writes the exception's text into the message."""
+
+    async def fail():
+        raise RuntimeError(CANARY)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log_unhandled)
+    task = asyncio.create_task(fail(), name="forgotten")
+    await asyncio.sleep(0)
+    with caplog.at_level(logging.ERROR):
+        del task
+        gc.collect()
+    (record,) = caplog.records
+    assert (record.getMessage(), record.error_type, record.task) == ("Unhandled error", "RuntimeError", "forgotten")
+    assert CANARY not in str(vars(record))
+
+
+async def ended(error, name="informer"):
+    async def end():
+        if error is not None:
+            raise error
+
+    task = asyncio.create_task(end(), name=name)
+    await asyncio.wait([task])
+    return task
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(None, "the informer ended by itself (NoneType)", id="returned"),
+        pytest.param(RuntimeError(CANARY), "the informer ended by itself (RuntimeError)", id="failed"),
+        pytest.param(KindInstalled("x was installed"), "x was installed", id="a kind was installed"),
+    ],
+)
+async def test_what_ends_by_itself_is_told(error, told):
+    running = asyncio.create_task(asyncio.sleep(3600))
+    failure = failure_of(running, await ended(error))
+    assert isinstance(failure, WatchLost)
+    assert str(failure) == told
+    running.cancel()
+
+
+async def test_the_cluster_is_named_by_its_kube_system(kube):
+    kube.put(NAMESPACES.url(name="kube-system"), metadata={"uid": "u-1"})
+    assert await cluster_id(kube) == "u-1"
+
+
+async def test_without_kube_system_it_has_to_be_named(kube):
+    with pytest.raises(KubeError, match="set CLUSTER_ID"):
+        await cluster_id(kube)
+
+
+async def test_our_kind_has_to_be_installed(kube):
+    with pytest.raises(KubeError, match=r"CustomResourceDefinition secretmanagerconfigs.* is not installed"):
+        await check_installed(kube)
+    kube.put(f"{SECRET_MANAGER_CONFIGS.url()}?limit=1")
+    await check_installed(kube)
