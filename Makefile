@@ -32,7 +32,7 @@ demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Man
 	@$(BIN)/python examples/demo/run.py
 
 test: $(READY) parts ## Run all tests.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --cov --cov-report=
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=
 
 unit: $(READY) ## Run the tests that need no real part: within a minute.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not real'

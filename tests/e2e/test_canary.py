@@ -26,7 +26,7 @@ from secret_manager_controller.kube import EVENTS, GIT_REPOSITORIES, SECRET_MANA
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
 from secret_manager_controller.testing.tenants import ENV, PROPERTIES, YAML, Tenant
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-canary")]
+pytestmark = [pytest.mark.real]
 
 ROOT = Path(__file__).parent.parent.parent
 HOOK = """

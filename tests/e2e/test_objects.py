@@ -9,7 +9,7 @@ from secret_manager_controller.testing.aws_auth import web_identity_token
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
 from secret_manager_controller.testing.tenants import ENV, conditions
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-objects")]
+pytestmark = [pytest.mark.real]
 
 ROLE = "arn:aws:iam::123456789012:role/secrets"
 

@@ -17,7 +17,7 @@ from secret_manager_controller.testing.apiproxy import ApiProxy
 from secret_manager_controller.testing.stack import StackError
 from secret_manager_controller.testing.tenants import Tenant, metric
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-process")]
+pytestmark = [pytest.mark.real]
 
 PROMPT = 8  # Seconds that an idle controller may take to end; it takes one.
 

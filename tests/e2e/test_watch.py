@@ -6,7 +6,7 @@ from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONF
 from secret_manager_controller.model.annotations import FINALIZER
 from secret_manager_controller.testing.tenants import USER_AGENTS, metric
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("e2e-watch"), pytest.mark.usefixtures("controller")]
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("controller")]
 
 READS = {"get", "list", "watch"}
 AT_ONCE = 5  # Seconds for what takes a tenth of one; the interval is a day.
