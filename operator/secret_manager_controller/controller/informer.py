@@ -23,6 +23,9 @@ from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONF
 
 Body = Mapping[str, Any]
 
+END_TIMEOUT = 8.0
+"""Seconds that kopf may take to end once its watches have; it waits 5 for stray tasks by itself."""
+
 
 class ChangeSink(Protocol):
     """Hears of every object that was listed or changed."""
@@ -100,6 +103,10 @@ class KopfInformer:
         return registry
 
 
+class WatchesEnded(Exception):  # noqa: N818 - it tells an event.
+    """kopf has ended its watches and hangs in its own end, as it does when one of them ignores that it is cancelled."""
+
+
 class _OperatorThread:
     """`kopf.operator` in a daemon thread, so that not even a hanging one keeps the process alive."""
 
@@ -107,11 +114,11 @@ class _OperatorThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._wanted = threading.Event()
+        self._result: Future[None] = Future()
 
     def start(self, registry: kopf.OperatorRegistry, *, ready: Callable[[], None]) -> Future[None]:
-        """Start the thread; return what is done when it has ended."""
-        result: Future[None] = Future()
-        result.set_running_or_notify_cancel()  # Who gives up waiting does not cancel it.
+        """Start the thread; return what is done when the operator has ended."""
+        self._result.set_running_or_notify_cancel()  # Who gives up waiting does not cancel it.
 
         def work() -> None:
             # It would warn at every start that it cannot take the signals, which is one reason for the thread.
@@ -119,12 +126,11 @@ class _OperatorThread:
             try:
                 asyncio.run(self._operate(registry, ready))
             except BaseException as error:  # noqa: BLE001 - told to who waits.
-                result.set_exception(error)
-            else:
-                result.set_result(None)
+                self._tell(error)
+            self._tell(None)
 
         threading.Thread(target=work, name="kopf", daemon=True).start()
-        return result
+        return self._result
 
     def stop(self) -> None:
         """Let it end; more than once is fine."""
@@ -137,10 +143,14 @@ class _OperatorThread:
         self._loop = asyncio.get_running_loop()
         if self._wanted.is_set():  # Before there was a loop to be told in.
             self._stop.set()
-        opening = asyncio.Event()
-        announcing = asyncio.create_task(_announce(opening, ready))
-        try:
-            await kopf.operator(
+        opening, ending = asyncio.Event(), asyncio.Event()
+
+        @kopf.on.cleanup(registry=registry)
+        async def on_end(**_: Any) -> None:
+            ending.set()
+
+        operator = asyncio.ensure_future(
+            kopf.operator(
                 registry=registry,
                 settings=informer_settings(),
                 standalone=True,
@@ -148,8 +158,24 @@ class _OperatorThread:
                 ready_flag=opening,
                 stop_flag=self._stop,
             )
-        finally:
-            announcing.cancel()
+        )
+        announcing = asyncio.create_task(_announce(opening, ready))
+        closing = asyncio.create_task(ending.wait())
+        first: list[asyncio.Future[Any]] = [operator, closing]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([operator], timeout=END_TIMEOUT)
+        announcing.cancel()
+        closing.cancel()
+        # It is told from here: if kopf hangs, so does the end of this loop.
+        self._tell(operator.exception() if operator.done() else WatchesEnded(f"kopf did not end in {END_TIMEOUT:g} s"))
+
+    def _tell(self, error: BaseException | None) -> None:
+        """Tell how it ended; the first time counts."""
+        if self._result.done():
+            return
+        if isinstance(error, asyncio.CancelledError):  # As a result, it would look like a cancellation of the waiter.
+            error = WatchesEnded("kopf cancelled the loop that it runs in")
+        self._result.set_result(None) if error is None else self._result.set_exception(error)
 
 
 async def _announce(opening: asyncio.Event, ready: Callable[[], None]) -> None:

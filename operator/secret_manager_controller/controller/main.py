@@ -130,18 +130,12 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
     """
     asyncio.get_running_loop().set_exception_handler(log_unhandled)
     async with wired(settings, server) as parts, AsyncExitStack() as stack:
-        started, informer_stop = asyncio.Event(), asyncio.Event()
-        watching = asyncio.create_task(
-            informer.run(parts.dispatcher, started=started, stop=informer_stop), name="informer"
-        )
-        sweeping = asyncio.create_task(parts.sweeper.run(settings.sweep_interval, started=started), name="sweeper")
-        for task in (watching, sweeping):
-            stack.callback(task.cancel)
+        background: list[asyncio.Task[None]] = []
         endpoints = serve(
             host=settings.metrics_host,
             port=settings.metrics_port,
             registry=parts.metrics.registry,
-            healthy=lambda: "the watch has ended" if watching.done() else None,
+            healthy=lambda: next((f"the {task.get_name()} has ended" for task in background if task.done()), None),
             ready=lambda: None if parts.sweeper.caught_up else "the first listing is not complete",
         )
         try:
@@ -149,19 +143,24 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         except OSError as error:
             where = f"METRICS_HOST {settings.metrics_host}, METRICS_PORT {settings.metrics_port}"
             raise StartupError(f"cannot start: {where} cannot be listened on: {error.strerror}") from error
+        started, informer_stop = asyncio.Event(), asyncio.Event()
+        watch = informer.run(parts.dispatcher, started=started, stop=informer_stop)
+        background.append(asyncio.create_task(watch, name="informer"))
+        sweeps = parts.sweeper.run(settings.sweep_interval, started=started)
+        background.append(asyncio.create_task(sweeps, name="sweeper"))
         workers = [
             asyncio.create_task(_work(parts.queue, parts.worker), name=f"worker-{number}")
             for number in range(settings.workers)
         ]
         logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
         install_signal_handlers(stop)
-        await _first_of(stop, [watching, sweeping])
-        failed = None if stop.is_set() else failure_of(watching, sweeping)
+        await _first_of(stop, background)
+        failed = None if stop.is_set() else failure_of(*background)
         logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
         await _drain(parts, workers, settings.shutdown_grace)
         informer_stop.set()
-        sweeping.cancel()
-        await asyncio.wait([watching, sweeping], timeout=INFORMER_STOP_TIMEOUT)
+        background[-1].cancel()
+        await asyncio.wait(background, timeout=INFORMER_STOP_TIMEOUT)
         if failed is not None:
             raise failed
 

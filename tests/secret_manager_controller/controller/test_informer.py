@@ -5,10 +5,16 @@ import threading
 
 import kopf
 import pytest
+from kopf._core.intents import causes
 from kubernetes.client import Configuration
 
 from secret_manager_controller.controller import informer as informer_module
-from secret_manager_controller.controller.informer import KopfInformer, connection_info, informer_settings
+from secret_manager_controller.controller.informer import (
+    KopfInformer,
+    WatchesEnded,
+    connection_info,
+    informer_settings,
+)
 from secret_manager_controller.kube import ApiServer
 
 OBJECT = {"metadata": {"namespace": "team-a", "name": "idam"}}
@@ -108,10 +114,26 @@ async def test_kopf_has_a_loop_of_its_own_whose_end_cancels_nothing_of_ours(oper
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 
-    await operated(operator)
-    await asyncio.sleep(0)
+    with pytest.raises(WatchesEnded):
+        await operated(operator)
     assert not ours.done()
     ours.cancel()
+
+
+async def test_an_operator_whose_watches_have_ended_is_not_waited_for(operated, monkeypatch):
+    """Seen with kopf 1.45 after 401: a watcher ignores that it is cancelled, and the operator waits for it for ever."""
+    monkeypatch.setattr(informer_module, "END_TIMEOUT", 0.1)
+    release = threading.Event()
+
+    async def operator(*, registry, **_):
+        for handler in registry._activities.get_all_handlers():
+            if handler.activity is causes.Activity.CLEANUP:
+                await handler.fn()
+        await asyncio.to_thread(release.wait)
+
+    with pytest.raises(WatchesEnded, match="did not end in"):
+        await operated(operator)
+    release.set()
 
 
 async def test_an_operator_that_fails_is_raised(operated):
