@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
-TEST_PARTS := etcd kube-apiserver sops flux-crds
+TEST_PARTS := etcd kube-apiserver sops helm flux-crds
 DEMO_PARTS := etcd kube-apiserver flux-crds
 WORKERS ?= auto
 
@@ -24,7 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-parts: ## Build etcd, kube-apiserver and sops into the cache (6 minutes once, nothing later).
+parts: ## Build etcd, kube-apiserver, sops and helm into the cache (6 minutes once, nothing later).
 	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
 
 demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.
