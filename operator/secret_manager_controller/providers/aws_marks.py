@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +9,7 @@ from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.model.desired import DesiredSecret
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import Version
+from secret_manager_controller.providers.writes import write_id
 
 MANAGED_BY_TAG = "managed-by"
 MANAGED_BY = "secret-manager-controller"
@@ -17,12 +17,9 @@ CLUSTER_TAG = "secret-management.microscaler.io/cluster"
 OWNER_TAG = "secret-management.microscaler.io/owner"
 
 MAX_TAG_VALUE = 256
-VERSION_LENGTH = 64  # A ClientRequestToken, which becomes the version's id, has 32 to 64 characters.
-REVISION_LENGTH = 12  # As many as people and tools show of a commit.
 
 # What both a tag and a filter of ListSecrets can hold; a filter that begins with "!" would be a negation.
 _TAG_VALUE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 :_@/+=.-]*")
-_COMMIT = re.compile(r"(?:^|[:@/])([0-9a-f]{64}|[0-9a-f]{40})$")
 
 
 def tags_of(mark: OwnerMark) -> list[dict[str, str]]:
@@ -54,10 +51,7 @@ def mark_of(tags: Sequence[Mapping[str, str]]) -> OwnerMark | None:
 def version_of(
     secret: DesiredSecret, *, previous: Version | None, mark: OwnerMark, revision: str, attempt: int = 0
 ) -> Version:
-    """Return the id of the version that a write makes: the same for the same write, another for any other.
-
-    Its first 12 digits are those of the commit. The rest depends on the version that is replaced, so that a value which
-    comes back (A→B→A) makes a new version; a repetition after a lost answer does not. No part depends on the value.
+    """Return the id of the version that a write makes; see `write_id`.
 
     Args:
         secret: what is written.
@@ -66,13 +60,4 @@ def version_of(
         revision: the source revision, e.g. `main@sha1:6f1c…`.
         attempt: tells apart ids for one write, where the first is taken by a version with another value.
     """
-    parts = (secret.name, secret.source_hash, previous or "create", mark.cluster, mark.owner, str(attempt))
-    framed = b"".join(len(data).to_bytes(4, "big") + data for data in (part.encode() for part in parts))
-    digits = f"{_short(revision)}-{hashlib.sha256(framed).hexdigest()}"
-    return Version(digits[:VERSION_LENGTH])
-
-
-def _short(revision: str) -> str:
-    commit = _COMMIT.search(revision)
-    digits = commit.group(1) if commit else hashlib.sha256(revision.encode()).hexdigest()
-    return digits[:REVISION_LENGTH]
+    return Version(write_id(secret, previous=previous or "create", mark=mark, revision=revision, attempt=attempt))
