@@ -1,0 +1,105 @@
+"""The ways to log in to Google Cloud, and where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+GOOGLE = "googleapis.com"
+"""The universe domain of Google's public cloud."""
+METADATA_HOST = "metadata.google.internal"
+
+
+@dataclass(frozen=True, slots=True)
+class GcpMetadata:
+    """The workload's own identity, as GKE's or Compute Engine's metadata server tells it.
+
+    Attributes:
+        host: where the server is, with a port if it is not 80.
+        impersonate: the email of a service account to act as instead.
+    """
+
+    host: str = METADATA_HOST
+    impersonate: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"service account {self.impersonate}" if self.impersonate else "the workload's service account"
+
+
+@dataclass(frozen=True, slots=True)
+class GcpFederation:
+    """A cluster's projected token, exchanged as a credential configuration file says.
+
+    Attributes:
+        file: the configuration, as `gcloud iam workload-identity-pools create-cred-config` writes it. It is trusted: it
+            names the file that is sent and the address that it is sent to.
+        impersonate: the email of a service account to act as; the file's own, if it has one, is not used then.
+    """
+
+    file: Path
+    impersonate: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"service account {self.impersonate}" if self.impersonate else f"the federation of {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class GcpKey:
+    """A service account's key from a Secret. It is not trusted: no address in it is used.
+
+    Attributes:
+        document: the JSON document.
+        impersonate: the email of a service account to act as instead.
+    """
+
+    document: bytes = field(repr=False)
+    impersonate: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"service account {self.impersonate}" if self.impersonate else "the service account's key"
+
+
+@dataclass(frozen=True, slots=True)
+class GcpKeyFile:
+    """A service account's key from a file, which is read again whenever a token is needed.
+
+    Attributes:
+        file: the JSON document.
+        impersonate: the email of a service account to act as instead.
+    """
+
+    file: Path
+    impersonate: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"service account {self.impersonate}" if self.impersonate else f"the key in {self.file}"
+
+
+GcpLogin = GcpMetadata | GcpFederation | GcpKey | GcpKeyFile
+
+
+@dataclass(frozen=True, slots=True)
+class GcpEndpoints:
+    """Addresses of the services, e.g. of private endpoints; None is Google's own.
+
+    Attributes:
+        secretmanager: URL; `http://` is for loopback only, since tokens and values travel with it.
+        oauth2: URL of the token endpoint's host, for keys.
+        iamcredentials: URL of IAM Credentials' host, for impersonation.
+        universe: another universe's domain, e.g. a sovereign cloud's.
+        roots: PEM file of the authorities to trust instead of the public ones.
+    """
+
+    secretmanager: str | None = None
+    oauth2: str | None = None
+    iamcredentials: str | None = None
+    universe: str = GOOGLE
+    roots: Path | None = None
