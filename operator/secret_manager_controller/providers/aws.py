@@ -7,9 +7,8 @@ DeleteSecret).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
@@ -21,7 +20,7 @@ from secret_manager_controller.providers.aws_clients import LoginClients
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
 from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
-from secret_manager_controller.providers.calls import RetryPolicy, unobserved
+from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.protocol import CallObserver
 
 __all__ = ["AwsAccessKeys", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
@@ -40,8 +39,6 @@ EXISTS = "ResourceExistsException"
 BAD_PARAMETER = "InvalidParameterException"
 BAD_STATE = "InvalidRequestException"
 """Says that the secret is scheduled for deletion, or that another AWS service manages it."""
-
-T = TypeVar("T")
 
 
 class AwsProvider:
@@ -83,7 +80,7 @@ class AwsProvider:
             # The filters match prefixes: an object `team/app` also gets what `team/app-2` owns.
             if remote.mark == mark or remote.name in wanted
         }
-        looks = await _together(self._describe(name) for name in wanted if name not in found)
+        looks = await together(self._describe(name) for name in wanted if name not in found)
         return ObservedState(found | {remote.name: remote for remote in looks if remote is not None})
 
     async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
@@ -93,7 +90,7 @@ class AwsProvider:
             return await self._read_one(names[0])
         batches = [names[at : at + READ_BATCH] for at in range(0, len(names), READ_BATCH)]
         values: dict[SecretName, RemoteValue] = {}
-        for batch in await _together(self._read_batch(batch) for batch in batches):
+        for batch in await together(self._read_batch(batch) for batch in batches):
             values |= batch
         return values
 
@@ -321,13 +318,3 @@ def _payload(value: SecretValue) -> dict[str, Any]:
 
 def _changed(name: SecretName) -> RetryableError:
     return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")
-
-
-async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return all results in order; the first failure ends the others and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -82,7 +83,15 @@ class Requests:
         # Nothing waits inside the executor, so that no request begins later than its fence was checked.
         self._slots = asyncio.Semaphore(THREADS)
 
-    async def attempt(self, operation: str, ask: Callable[[], T], *, fence: Fence | None = None) -> T:
+    async def attempt(
+        self,
+        operation: str,
+        ask: Callable[[], T],
+        *,
+        fence: Fence | None = None,
+        before: Callable[[int], Awaitable[T | None]] | None = None,
+        again: Callable[[Refusal], bool] = lambda refusal: refusal.passing,
+    ) -> T:
         """Make a request, again if that may help, and return the last outcome.
 
         Args:
@@ -90,10 +99,14 @@ class Requests:
             ask: makes the request once and returns the answer or a `Refusal`. It runs in a thread and ends within
                 `REQUEST_TIMEOUT`.
             fence: checked right before each attempt; for requests that change something.
+            before: awaited before each attempt with its number, from 1; an outcome that it returns stands for one of
+                the attempt, which is not made then.
+            again: whether a refused request is made once more.
 
         Raises:
             OwnershipLost: the fence closed; nothing was sent since.
         """
+        numbers = itertools.count(1)
         first, longest = self._retries.first_wait, self._retries.longest_wait
         backoff = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first)
         started = time.monotonic()
@@ -106,12 +119,18 @@ class Requests:
             return state.attempt_number >= self._retries.attempts or ends > self._retries.total
 
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_result(lambda outcome: isinstance(outcome, Refusal) and outcome.passing),
+            retry=tenacity.retry_if_result(lambda outcome: isinstance(outcome, Refusal) and again(outcome)),
             wait=wait,
             stop=stop,
             retry_error_callback=_refusal,
         )
-        return await attempts(self._once, operation, ask, fence)
+
+        async def once() -> T:
+            if before is not None and (outcome := await before(next(numbers))) is not None:
+                return outcome
+            return await self._once(operation, ask, fence)
+
+        return await attempts(once)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns; it may block, for as long as a request at most.
@@ -155,6 +174,16 @@ class Requests:
                     await asyncio.wait([future])
                 except asyncio.CancelledError:
                     continue  # The first one is under way already.
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results in order; the first failure ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def believed(seconds: float) -> float | None:

@@ -103,3 +103,16 @@ class GcpEndpoints:
     iamcredentials: str | None = None
     universe: str = GOOGLE
     roots: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GcpReplication:
+    """Where new global secrets are kept.
+
+    Attributes:
+        replicas: the places, each with the KMS key to encrypt with or None for Google's; without any, Google chooses.
+        kms_key: where Google chooses, the KMS key to encrypt with.
+    """
+
+    replicas: tuple[tuple[str, str | None], ...] = ()
+    kms_key: str | None = None

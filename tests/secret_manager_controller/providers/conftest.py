@@ -1,4 +1,4 @@
-"""One AWS test server for all tests of this directory, emptied before each."""
+"""One test server of each store for all tests of this directory, emptied before each."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -7,8 +7,11 @@ import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
+from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
+from secret_manager_controller.providers.gcp import GcpProvider
 from secret_manager_controller.testing.aws import AwsServer
+from secret_manager_controller.testing.gcp import GcpServer
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +56,41 @@ async def make_provider(aws: AwsServer) -> AsyncIterator[Callable[..., AwsProvid
 @pytest.fixture
 def provider(make_provider: Callable[..., AwsProvider]) -> AwsProvider:
     return make_provider()
+
+
+@pytest.fixture(scope="session")
+def running_gcp() -> Iterator[GcpServer]:
+    with GcpServer.start() as server:
+        yield server
+
+
+@pytest.fixture
+def gcp(running_gcp: GcpServer) -> GcpServer:
+    running_gcp.reset()
+    return running_gcp
+
+
+@pytest.fixture
+async def make_gcp(gcp: GcpServer) -> AsyncIterator[Callable[..., GcpProvider]]:
+    """Return a function that makes providers for the server, which wait for nothing between attempts."""
+    made: list[GcpProvider] = []
+
+    def make(**options: Any) -> GcpProvider:
+        standard = {
+            "project": gcp.project,
+            "login": gcp.key,
+            "endpoints": gcp.endpoints,
+            "budgets": Budgets(),
+            "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        }
+        made.append(GcpProvider(**(standard | options)))
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.aclose()
+
+
+@pytest.fixture
+def gcp_provider(make_gcp: Callable[..., GcpProvider]) -> GcpProvider:
+    return make_gcp()

@@ -1,0 +1,371 @@
+"""Google Secret Manager.
+
+What is sent, for 100 secrets that one object owns: one ListSecrets and 100 GetSecretVersion when nothing changed; four
+requests more for each value that is written (GetSecret, AccessSecretVersion, UpdateSecret, AddSecretVersion), two for
+each new secret (CreateSecret, AddSecretVersion), two for each pruned one (GetSecret, DeleteSecret).
+
+AddSecretVersion has no precondition. So a write claims the secret first: it puts its id into an annotation, with the
+etag that the pass saw. Of two members of ours who write the same secret, one fails there. Whoever writes by hand claims
+nothing: what he adds between our look at the next number and our own version is overwritten, as the next pass would
+overwrite it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.model.desired import DesiredSecret
+from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteValue
+from secret_manager_controller.model.secret import SecretName, Version
+from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
+from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
+from secret_manager_controller.providers.gcp_api import Message
+from secret_manager_controller.providers.gcp_client import GcpClient, GcpQuotas, Outcome, name_of, number_of
+from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
+from secret_manager_controller.providers.gcp_listing import Listing
+from secret_manager_controller.providers.gcp_login import (
+    GcpEndpoints,
+    GcpFederation,
+    GcpKey,
+    GcpKeyFile,
+    GcpLogin,
+    GcpMetadata,
+    GcpReplication,
+)
+from secret_manager_controller.providers.gcp_looks import VersionLooks
+from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.protocol import CallObserver
+from secret_manager_controller.providers.writes import write_id
+
+__all__ = [
+    "GcpEndpoints",
+    "GcpFederation",
+    "GcpKey",
+    "GcpKeyFile",
+    "GcpLogin",
+    "GcpMetadata",
+    "GcpProvider",
+    "GcpQuotas",
+    "GcpReplication",
+]
+
+FEW_NAMES = 10
+"""Up to so many names that no listing of ours showed are looked at one by one; for more, all secrets are listed."""
+UNSEEN_VERSIONS = 5
+"""Versions beyond the one that a pass saw that are followed by their numbers, which are never out of date."""
+
+
+class GcpProvider:
+    """One login to Google Secret Manager in one project; a `Provider`.
+
+    Args:
+        project: the project's id.
+        login: how to get tokens.
+        endpoints: where the services are.
+        location: makes the secrets regional ones of this location.
+        replication: where new global secrets are kept.
+        labels: of every secret that is written, beside the owner mark.
+        quotas: what the project allows.
+        budgets: shared by all who use the project.
+        on_call: told of every request.
+        retries: how often a request is made.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        login: GcpLogin,
+        endpoints: GcpEndpoints = GcpEndpoints(),  # noqa: B008 - it is frozen.
+        location: str | None = None,
+        replication: GcpReplication = GcpReplication(),  # noqa: B008 - it is frozen.
+        labels: Mapping[str, str] | None = None,
+        quotas: GcpQuotas = GcpQuotas(),  # noqa: B008 - it is frozen.
+        budgets: Budgets = SHARED_BUDGETS,
+        on_call: CallObserver = unobserved,
+        retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
+    ) -> None:
+        self._client = GcpClient(
+            project=project,
+            location=location,
+            login=login,
+            endpoints=endpoints,
+            quotas=quotas,
+            budgets=budgets,
+            on_call=on_call,
+            retries=retries,
+        )
+        self._replication = None if location is not None else _replication(replication)
+        self._labels = dict(labels or {})
+        self._listing = Listing(self._client.secrets)
+        self._looks = VersionLooks(self._newest)
+        # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
+        self._etags: dict[SecretName, str] = {}
+        self._own_etags: dict[SecretName, str] = {}
+        # Tells our own claim, whose answer was lost, from the same write of another member.
+        self._writer = secrets.token_hex(4)
+
+    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+        """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
+
+        The listing tells marks; the version of each secret is looked up, see `gcp_looks`.
+        """
+        annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
+        wanted = frozenset(names)
+        marks: dict[SecretName, OwnerMark | None] = {}
+        for secret in await self._listing.of(mark):
+            self._found(secret, marks, wanted, mark)
+        missing = wanted - marks.keys()
+        for secret in await self._unlisted(missing):
+            self._found(secret, marks, missing, None)
+        seen = await self._looks.of(marks)
+        return ObservedState({name: RemoteSecret(name, seen[name].version, marks[name]) for name in marks})
+
+    async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
+        """Read current values, one a request; see `Provider.read`."""
+        names = [remote.name for remote in secrets]
+        values = await together(self._value(name) for name in names)
+        return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+    async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
+        """Create a secret with its mark, then add its value; see `Provider.create`."""
+        name, claim = secret.name, self._claim(secret, 0, mark, revision)
+        resource: dict[str, object] = {
+            "labels": self._labels | labels_of(mark),
+            "annotations": annotations_of(mark, write=claim),
+        }
+        if self._replication is not None:
+            resource["replication"] = self._replication
+        outcome = await self._client.attempt(
+            "CreateSecret",
+            about=name,
+            unless={EXISTS},
+            fence=fence,
+            parent=self._client.parent,
+            secret_id=name,
+            secret=resource,
+        )
+        if isinstance(outcome, GcpRefusal):
+            existing = await self._client.secret(name)
+            if existing is None:
+                raise _changed(name)
+            if _mark_of(existing) != mark:
+                raise PermanentError(Reason.CONFLICT, f"{name!r} was created by someone else meanwhile")
+            # Ours, from an attempt whose answer was lost. It counts if it holds this value; without any value, if the
+            # attempt was this one: another member may be about to add his.
+            value = await self._client.value(name)
+            if isinstance(value, RemoteValue) and value.value == secret.value:
+                return self._wrote(name, number_of(value.version))
+            if not isinstance(value, GcpRefusal) or value.code != NOT_FOUND or not _claimed(existing, claim):
+                raise _changed(name)
+            etag = str(existing.etag)
+        else:
+            etag = str(outcome.etag)
+        return await self._add(secret, 1, fence, etag=etag)
+
+    async def update(
+        self, secret: DesiredSecret, *, current: RemoteSecret, mark: OwnerMark, revision: str, fence: Fence
+    ) -> Version:
+        """Claim the secret, then add a version; see `Provider.update`."""
+        name = secret.name
+        number = (await self._client.newest(name))[0] if current.version is None else int(current.version)
+        held = await self._client.secret(name)
+        if held is None or _mark_of(held) != mark:
+            raise _changed(name)
+        claim = self._claim(secret, number, mark, revision)
+        ours = _claimed(held, claim)
+        if not ours and held.etag not in {self._etags.get(name, held.etag), self._own_etags.get(name)}:
+            raise _changed(name)
+        following = await self._following(name, number)
+        if following is not None:
+            # Added since the look, or by an attempt of ours whose answer was lost. It counts if it holds this value.
+            if following.value != secret.value:
+                raise _changed(name)
+            return self._wrote(name, number_of(following.version))
+        etag = str(held.etag) if ours else await self._mark(held, mark, fence, claim=claim)
+        return await self._add(secret, number + 1, fence, etag=etag)
+
+    async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
+        """Put our labels and annotations on a secret; see `Provider.adopt`.
+
+        Raises:
+            RetryableError: StoreChanged: it is not marked any more as it was seen.
+        """
+        held = await self._client.secret(current.name)
+        if held is None or _mark_of(held) not in {mark, current.mark}:
+            raise _changed(current.name)
+        if _mark_of(held) != mark:
+            self._own_etags[current.name] = await self._mark(held, mark, fence)
+
+    async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
+        """Delete a secret for good; see `Provider.delete`.
+
+        Raises:
+            RetryableError: StoreChanged: it is not marked any more as it was seen.
+        """
+        name = current.name
+        held = await self._client.secret(name)
+        if held is not None:
+            if _mark_of(held) != current.mark:
+                raise _changed(name)
+            outcome = await self._client.attempt(
+                "DeleteSecret",
+                about=name,
+                unless={NOT_FOUND, PRECONDITION},
+                fence=fence,
+                name=self._client.path(name),
+                etag=held.etag,
+            )
+            if isinstance(outcome, GcpRefusal) and outcome.code == PRECONDITION:
+                raise _changed(name)
+        self._etags.pop(name, None)
+        self._own_etags.pop(name, None)
+        self._looks.forget(name)
+
+    async def aclose(self) -> None:
+        """Wait for requests under way, then end threads and the connection."""
+        await self._listing.aclose()
+        await self._client.aclose()
+
+    def _found(
+        self,
+        secret: Message,
+        marks: dict[SecretName, OwnerMark | None],
+        wanted: Collection[SecretName],
+        mark: OwnerMark | None,
+    ) -> None:
+        name, found = name_of(secret), _mark_of(secret)
+        # A listing may be that of several owners.
+        if name in wanted or (mark is not None and found == mark):
+            marks[name] = found
+            self._etags[name] = secret.etag
+
+    async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
+        """Return those of the named secrets that exist, although no listing of ours showed them."""
+        if len(names) > FEW_NAMES:
+            return await self._listing.everything()
+        return [secret for secret in await together(map(self._client.secret, names)) if secret is not None]
+
+    async def _newest(self, name: SecretName, within: float) -> tuple[int, bool]:
+        """Look up the newest version; what `latest` is may be out of date, a version's number is not."""
+        number, enabled = await self._client.newest(name, within)
+        known = self._looks.number(name)
+        if number < known:
+            by_number = await self._client.state(name, known, within)
+            if by_number[0]:
+                return by_number
+        return number, enabled
+
+    async def _value(self, name: SecretName) -> RemoteValue | None:
+        value, known = await self._client.value(name), self._looks.number(name)
+        if isinstance(value, RemoteValue) and int(value.version) < known:
+            by_number = await self._client.value(name, str(known))
+            value = value if isinstance(by_number, GcpRefusal) and by_number.code == NOT_FOUND else by_number
+        if isinstance(value, GcpRefusal):
+            return None
+        self._looks.note(name, int(value.version))
+        return value
+
+    async def _following(self, name: SecretName, number: int) -> RemoteValue | None:
+        """Return the newest version after `number`, or None where that is the newest.
+
+        Raises:
+            RetryableError: StoreChanged: there are many, or the newest cannot be read.
+        """
+        newest: RemoteValue | None = None
+        for following in range(number + 1, number + 1 + UNSEEN_VERSIONS):
+            value = await self._client.value(name, str(following))
+            if isinstance(value, RemoteValue):
+                newest = value
+            elif value.code == NOT_FOUND:
+                return newest
+            else:
+                break
+        raise _changed(name)
+
+    async def _mark(self, held: Message, mark: OwnerMark, fence: Fence, *, claim: str | None = None) -> str:
+        """Write mark and claim beside whatever else stands there; return the new etag.
+
+        Raises:
+            RetryableError: StoreChanged: somebody changed the secret since it was `held`.
+        """
+        name = name_of(held)
+        labels, annotations = dict(held.labels), dict(held.annotations)
+        outcome = await self._client.attempt(
+            "UpdateSecret",
+            about=name,
+            unless={NOT_FOUND, PRECONDITION},
+            fence=fence,
+            secret={
+                "name": self._client.path(name),
+                "etag": held.etag,
+                "labels": labels | self._labels | labels_of(mark),
+                "annotations": annotations | annotations_of(mark, write=claim),
+            },
+            update_mask={"paths": ["labels", "annotations"]},
+        )
+        if not isinstance(outcome, GcpRefusal):
+            return str(outcome.etag)
+        now = await self._client.secret(name)
+        # Ours, if an earlier attempt was carried out and its answer lost.
+        if now is None or _mark_of(now) != mark or (claim is not None and not _claimed(now, claim)):
+            raise _changed(name)
+        return str(now.etag)
+
+    async def _add(self, secret: DesiredSecret, number: int, fence: Fence, *, etag: str) -> Version:
+        """Add a version, which should get the given number, to a secret whose claim left it with `etag`.
+
+        An answer that is lost leaves it open whether the version was added: that is looked up by its number before
+        another attempt. After a time-out there is none, since the version may still be added.
+        """
+        name = secret.name
+
+        async def added() -> Outcome | None:
+            value = await self._client.value(name, str(number))
+            return value if isinstance(value, RemoteValue) and value.value == secret.value else None
+
+        outcome = await self._client.add(
+            name, secret.value, recheck=added, final={TIMED_OUT}, unless={NOT_FOUND, TIMED_OUT}, fence=fence
+        )
+        if isinstance(outcome, GcpRefusal):
+            if outcome.code == NOT_FOUND:
+                raise _changed(name)
+            if await added() is None:
+                raise self._client.told(outcome, "AddSecretVersion", name)
+        elif not isinstance(outcome, RemoteValue):
+            number = number_of(outcome.name)
+        self._own_etags[name] = etag
+        return self._wrote(name, number)
+
+    def _wrote(self, name: SecretName, number: int) -> Version:
+        self._looks.note(name, number)
+        return Version(str(number))
+
+    def _claim(self, secret: DesiredSecret, number: int, mark: OwnerMark, revision: str) -> str:
+        identity = write_id(secret, previous=str(number), mark=mark, revision=revision)
+        return f"{identity}.{self._writer}"
+
+
+def _mark_of(secret: Message) -> OwnerMark | None:
+    return mark_of(secret.labels, secret.annotations)
+
+
+def _claimed(secret: Message, claim: str) -> bool:
+    return bool(secret.annotations.get(WRITE_ANNOTATION) == claim)
+
+
+def _replication(replication: GcpReplication) -> Mapping[str, object]:
+    def encryption(key: str | None) -> Mapping[str, object]:
+        return {} if key is None else {"customer_managed_encryption": {"kms_key_name": key}}
+
+    if not replication.replicas:
+        return {"automatic": encryption(replication.kms_key)}
+    replicas = [{"location": location, **encryption(key)} for location, key in replication.replicas]
+    return {"user_managed": {"replicas": replicas}}
+
+
+def _changed(name: SecretName) -> RetryableError:
+    return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")

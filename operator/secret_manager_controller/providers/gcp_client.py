@@ -1,0 +1,235 @@
+"""Requests to one project's Secret Manager: with the login's token, within the project's quotas, and read as facts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lease_sharding.fence import Fence
+from secret_manager_controller.errors import ControllerError
+from secret_manager_controller.model.observed import RemoteValue
+from secret_manager_controller.model.secret import SecretName, SecretValue, Version
+from secret_manager_controller.providers import calls
+from secret_manager_controller.providers.budget import Budgets
+from secret_manager_controller.providers.calls import Requests, RetryPolicy
+from secret_manager_controller.providers.gcp_api import ENABLED, Connection, Message, checksum, request
+from secret_manager_controller.providers.gcp_errors import EXPIRED, NOT_FOUND, PRECONDITION, GcpRefusal, told
+from secret_manager_controller.providers.gcp_login import GcpEndpoints, GcpLogin
+from secret_manager_controller.providers.gcp_tokens import Tokens
+from secret_manager_controller.providers.protocol import CallObserver
+
+LATEST = "latest"
+LIST_PAGE = 5_000  # Secrets a page, some 2 MB; the service allows 25,000.
+BUDGET_PATIENCE = 60.0  # Seconds that a request waits for the budget; a reconcile has five minutes.
+THROTTLED_REST = 10.0  # Seconds without requests after the quota was exceeded all the same, if Google names none.
+
+_READS = frozenset({"ListSecrets", "GetSecret", "GetSecretVersion"})
+_ACCESS = "AccessSecretVersion"
+
+Outcome = Message | GcpRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class GcpQuotas:
+    """Requests a minute that the project allows (https://cloud.google.com/secret-manager/quotas).
+
+    Reads of values, 90,000 a minute, are out of reach for one controller.
+    """
+
+    reads: int = 600
+    writes: int = 600
+
+    STEADY = 0.7
+    """Share of a quota that is used in the long run; with the burst it stays below the whole in any minute."""
+    BURST = 0.25
+
+
+class GcpClient:
+    """One login to Secret Manager in one project. Safe for concurrent use on one event loop.
+
+    Args:
+        project: the project's id.
+        location: of regional secrets, or None for global ones.
+        login: how to get tokens.
+        endpoints: where the services are.
+        quotas: what the project allows.
+        budgets: shared by all who use the project.
+        on_call: told of every request.
+        retries: how often a request is made.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        location: str | None,
+        login: GcpLogin,
+        endpoints: GcpEndpoints,
+        quotas: GcpQuotas,
+        budgets: Budgets,
+        on_call: CallObserver,
+        retries: RetryPolicy,
+    ) -> None:
+        self._project = project
+        self._login = login
+        self.parent = f"projects/{project}" + ("" if location is None else f"/locations/{location}")
+        self._requests = Requests("gcp", on_call=on_call, retries=retries)
+        self._tokens = Tokens(login, endpoints=endpoints, requests=self._requests)
+        self._connection = Connection(endpoints, location=location)
+
+        def budget(kind: str, quota: int) -> Any:
+            title = f"Google Secret Manager's {kind} in project {project}"
+            return budgets.of(title, per_minute=quota * quotas.STEADY, burst=quota * quotas.BURST)
+
+        self._reads, self._writes = budget("reads", quotas.reads), budget("writes", quotas.writes)
+
+    def path(self, name: SecretName, version: str | None = None) -> str:
+        """Return the resource name of a secret or of a version of it."""
+        secret = f"{self.parent}/secrets/{name}"
+        return secret if version is None else f"{secret}/versions/{version}"
+
+    async def attempt(
+        self,
+        operation: str,
+        *,
+        about: str | None,
+        unless: Collection[str] = (),
+        fence: Fence | None = None,
+        within: float = BUDGET_PATIENCE,
+        recheck: Callable[[], Awaitable[Outcome | None]] | None = None,
+        final: Collection[str] = (),
+        **fields: Any,
+    ) -> Outcome:
+        """Make a request; return its answer, or a refusal with one of the codes in `unless`.
+
+        Args:
+            operation: the API's name of it.
+            about: the secret that it names.
+            unless: codes that are the caller's to judge.
+            fence: checked right before each attempt; for requests that change something.
+            within: seconds to wait for the budget.
+            recheck: awaited before each attempt but the first; what it returns other than None is the answer.
+            final: codes after which no further attempt is made.
+            fields: of the request's message.
+        """
+        budget = None if operation == _ACCESS else self._reads if operation in _READS else self._writes
+
+        async def before(number: int) -> Outcome | None:
+            if number > 1 and recheck is not None and (outcome := await recheck()) is not None:
+                return outcome
+            if budget is not None:
+                await budget.take(within=within)
+            return None
+
+        def again(refusal: calls.Refusal) -> bool:
+            if budget is not None and refusal.retry_after is not None:
+                budget.slow_down(refusal.retry_after)
+            return refusal.passing and refusal.code not in final
+
+        async def make(token: str) -> Outcome:
+            return await self._requests.attempt(
+                operation,
+                lambda: self._connection.ask(operation, message, token),
+                fence=fence,
+                before=before,
+                again=again,
+            )
+
+        message = request(operation, **fields)
+        token = await self._tokens.current()
+        outcome = await make(token)
+        if isinstance(outcome, GcpRefusal) and outcome.code == EXPIRED:
+            outcome = await make(await self._tokens.after(token))
+        if isinstance(outcome, GcpRefusal) and outcome.code not in unless:
+            if outcome.throttled and budget is not None:
+                budget.slow_down(outcome.retry_after or THROTTLED_REST)
+            raise self.told(outcome, operation, about)
+        return outcome
+
+    def told(self, refusal: GcpRefusal, operation: str, about: str | None) -> ControllerError:
+        """Return the error that a refusal means."""
+        return told(refusal, operation=operation, about=about, login=self._login.title, project=self._project)
+
+    async def secrets(self, filter: str) -> Sequence[Message]:  # noqa: A002 - the API's name.
+        """Return all secrets that match a filter, from as many pages as there are."""
+        found: list[Message] = []
+        token = ""
+        while True:
+            page = await self.attempt(
+                "ListSecrets", about=None, parent=self.parent, filter=filter, page_size=LIST_PAGE, page_token=token
+            )
+            assert not isinstance(page, GcpRefusal)  # None was let through.
+            found.extend(page.secrets)
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def secret(self, name: SecretName) -> Message | None:
+        """Return a secret's metadata, or None where there is no secret."""
+        outcome = await self.attempt("GetSecret", about=name, unless={NOT_FOUND}, name=self.path(name))
+        return None if isinstance(outcome, GcpRefusal) else outcome
+
+    async def newest(self, name: SecretName, within: float = BUDGET_PATIENCE) -> tuple[int, bool]:
+        """Return the newest version's number, 0 where there is none, and whether it is enabled."""
+        return await self._state(name, LATEST, within)
+
+    async def state(self, name: SecretName, number: int, within: float = BUDGET_PATIENCE) -> tuple[int, bool]:
+        """Return the same for one version; looked up by its number, it is never out of date."""
+        return await self._state(name, str(number), within)
+
+    async def value(self, name: SecretName, version: str = LATEST) -> RemoteValue | GcpRefusal:
+        """Return a version's value with its number, or what says that there is none to read.
+
+        NOT_FOUND: no such version; FAILED_PRECONDITION: it is disabled or destroyed.
+        """
+        outcome = await self.attempt(
+            _ACCESS, about=name, unless={NOT_FOUND, PRECONDITION}, name=self.path(name, version)
+        )
+        if isinstance(outcome, GcpRefusal):
+            return outcome
+        return RemoteValue(Version(str(number_of(outcome.name))), SecretValue(outcome.payload.data))
+
+    async def add(
+        self,
+        name: SecretName,
+        value: SecretValue,
+        *,
+        recheck: Callable[[], Awaitable[Outcome | None]],
+        final: Collection[str],
+        unless: Collection[str],
+        fence: Fence,
+    ) -> Outcome:
+        """Add a version with its checksum; see `attempt`."""
+        data = value.expose()
+        return await self.attempt(
+            "AddSecretVersion",
+            about=name,
+            unless=unless,
+            fence=fence,
+            recheck=recheck,
+            final=final,
+            parent=self.path(name),
+            payload={"data": data, "data_crc32c": checksum(data)},
+        )
+
+    async def aclose(self) -> None:
+        """Wait for requests under way, then end threads and the connection."""
+        await self._requests.aclose()
+        self._connection.close()
+
+    async def _state(self, name: SecretName, version: str, within: float) -> tuple[int, bool]:
+        outcome = await self.attempt(
+            "GetSecretVersion", about=name, unless={NOT_FOUND}, within=within, name=self.path(name, version)
+        )
+        return (0, False) if isinstance(outcome, GcpRefusal) else (number_of(outcome.name), outcome.state == ENABLED)
+
+
+def name_of(secret: Message) -> SecretName:
+    """Return a secret's name: its resource name begins with the project's number, whatever was asked with."""
+    return SecretName(secret.name.rpartition("/")[2])
+
+
+def number_of(version: str) -> int:
+    """Return the number at the end of a version's resource name."""
+    return int(version.rpartition("/")[2])
