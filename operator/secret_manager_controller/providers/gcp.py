@@ -37,6 +37,7 @@ from secret_manager_controller.providers.gcp_login import (
 )
 from secret_manager_controller.providers.gcp_looks import VersionLooks
 from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.gcp_retention import retire
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
 
@@ -68,6 +69,7 @@ class GcpProvider:
         location: makes the secrets regional ones of this location.
         replication: where new global secrets are kept.
         labels: of every secret that is written, beside the owner mark.
+        keep_versions: how many versions of a secret stay when another is written; None keeps all.
         quotas: what the project allows.
         budgets: shared by all who use the project.
         on_call: told of every request.
@@ -83,6 +85,7 @@ class GcpProvider:
         location: str | None = None,
         replication: GcpReplication = GcpReplication(),  # noqa: B008 - it is frozen.
         labels: Mapping[str, str] | None = None,
+        keep_versions: int | None = None,
         quotas: GcpQuotas = GcpQuotas(),  # noqa: B008 - it is frozen.
         budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
@@ -100,6 +103,7 @@ class GcpProvider:
         )
         self._replication = None if location is not None else _replication(replication)
         self._labels = dict(labels or {})
+        self._keep_versions = keep_versions
         self._listing = Listing(self._client.secrets)
         self._looks = VersionLooks(self._newest)
         # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
@@ -151,7 +155,7 @@ class GcpProvider:
         if isinstance(outcome, GcpRefusal):
             existing = await self._client.secret(name)
             if existing is None:
-                raise _changed(name)
+                raise self._changed(name)
             if _mark_of(existing) != mark:
                 raise PermanentError(Reason.CONFLICT, f"{name!r} was created by someone else meanwhile")
             # Ours, from an attempt whose answer was lost. It counts if it holds this value; without any value, if the
@@ -160,7 +164,7 @@ class GcpProvider:
             if isinstance(value, RemoteValue) and value.value == secret.value:
                 return self._wrote(name, number_of(value.version))
             if not isinstance(value, GcpRefusal) or value.code != NOT_FOUND or not _claimed(existing, claim):
-                raise _changed(name)
+                raise self._changed(name)
             etag = str(existing.etag)
         else:
             etag = str(outcome.etag)
@@ -174,19 +178,22 @@ class GcpProvider:
         number = (await self._client.newest(name))[0] if current.version is None else int(current.version)
         held = await self._client.secret(name)
         if held is None or _mark_of(held) != mark:
-            raise _changed(name)
+            raise self._changed(name)
         claim = self._claim(secret, number, mark, revision)
         ours = _claimed(held, claim)
         if not ours and held.etag not in {self._etags.get(name, held.etag), self._own_etags.get(name)}:
-            raise _changed(name)
+            raise self._changed(name)
         following = await self._following(name, number)
         if following is not None:
             # Added since the look, or by an attempt of ours whose answer was lost. It counts if it holds this value.
             if following.value != secret.value:
-                raise _changed(name)
+                raise self._changed(name)
             return self._wrote(name, number_of(following.version))
         etag = str(held.etag) if ours else await self._mark(held, mark, fence, claim=claim)
-        return await self._add(secret, number + 1, fence, etag=etag)
+        version = await self._add(secret, number + 1, fence, etag=etag)
+        if self._keep_versions is not None:
+            await retire(self._client, name, keep=self._keep_versions, fence=fence)
+        return version
 
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
         """Put our labels and annotations on a secret; see `Provider.adopt`.
@@ -196,7 +203,7 @@ class GcpProvider:
         """
         held = await self._client.secret(current.name)
         if held is None or _mark_of(held) not in {mark, current.mark}:
-            raise _changed(current.name)
+            raise self._changed(current.name)
         if _mark_of(held) != mark:
             self._own_etags[current.name] = await self._mark(held, mark, fence)
 
@@ -210,7 +217,7 @@ class GcpProvider:
         held = await self._client.secret(name)
         if held is not None:
             if _mark_of(held) != current.mark:
-                raise _changed(name)
+                raise self._changed(name)
             outcome = await self._client.attempt(
                 "DeleteSecret",
                 about=name,
@@ -220,7 +227,7 @@ class GcpProvider:
                 etag=held.etag,
             )
             if isinstance(outcome, GcpRefusal) and outcome.code == PRECONDITION:
-                raise _changed(name)
+                raise self._changed(name)
         self._etags.pop(name, None)
         self._own_etags.pop(name, None)
         self._looks.forget(name)
@@ -284,7 +291,7 @@ class GcpProvider:
                 return newest
             else:
                 break
-        raise _changed(name)
+        raise self._changed(name)
 
     async def _mark(self, held: Message, mark: OwnerMark, fence: Fence, *, claim: str | None = None) -> str:
         """Write mark and claim beside whatever else stands there; return the new etag.
@@ -312,7 +319,7 @@ class GcpProvider:
         now = await self._client.secret(name)
         # Ours, if an earlier attempt was carried out and its answer lost.
         if now is None or _mark_of(now) != mark or (claim is not None and not _claimed(now, claim)):
-            raise _changed(name)
+            raise self._changed(name)
         return str(now.etag)
 
     async def _add(self, secret: DesiredSecret, number: int, fence: Fence, *, etag: str) -> Version:
@@ -332,7 +339,7 @@ class GcpProvider:
         )
         if isinstance(outcome, GcpRefusal):
             if outcome.code == NOT_FOUND:
-                raise _changed(name)
+                raise self._changed(name)
             if await added() is None:
                 raise self._client.told(outcome, "AddSecretVersion", name)
         elif not isinstance(outcome, RemoteValue):
@@ -343,6 +350,11 @@ class GcpProvider:
     def _wrote(self, name: SecretName, number: int) -> Version:
         self._looks.note(name, number)
         return Version(str(number))
+
+    def _changed(self, name: SecretName) -> RetryableError:
+        """Return the error of a secret that is not as it was seen; the next pass looks at it first."""
+        self._looks.forget(name)
+        return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")
 
     def _claim(self, secret: DesiredSecret, number: int, mark: OwnerMark, revision: str) -> str:
         identity = write_id(secret, previous=str(number), mark=mark, revision=revision)
@@ -365,7 +377,3 @@ def _replication(replication: GcpReplication) -> Mapping[str, object]:
         return {"automatic": encryption(replication.kms_key)}
     replicas = [{"location": location, **encryption(key)} for location, key in replication.replicas]
     return {"user_managed": {"replicas": replicas}}
-
-
-def _changed(name: SecretName) -> RetryableError:
-    return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")

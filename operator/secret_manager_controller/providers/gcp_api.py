@@ -6,6 +6,7 @@ for credentials and settings in its surroundings. A request costs a quarter less
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import google_crc32c
+
+# gRPC's core writes lines of its own to stderr, where ours are JSON; it looks at this when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 import grpc
 from google.cloud.secretmanager_v1.types import resources, service
 from google.protobuf.empty_pb2 import Empty
@@ -56,10 +60,14 @@ _REQUESTS: Mapping[str, tuple[Any, Any]] = {
     "DeleteSecret": (service.DeleteSecretRequest.pb(), Empty),
     "AddSecretVersion": (service.AddSecretVersionRequest.pb(), resources.SecretVersion.pb()),
     "GetSecretVersion": (service.GetSecretVersionRequest.pb(), resources.SecretVersion.pb()),
+    "ListSecretVersions": (service.ListSecretVersionsRequest.pb(), service.ListSecretVersionsResponse.pb()),
+    "DisableSecretVersion": (service.DisableSecretVersionRequest.pb(), resources.SecretVersion.pb()),
+    "DestroySecretVersion": (service.DestroySecretVersionRequest.pb(), resources.SecretVersion.pb()),
     "AccessSecretVersion": (service.AccessSecretVersionRequest.pb(), service.AccessSecretVersionResponse.pb()),
 }
 """By the API's name: the request's message and the answer's."""
 ENABLED = int(resources.SecretVersion.State.ENABLED)
+DISABLED = int(resources.SecretVersion.State.DISABLED)
 
 
 def request(operation: str, **fields: Any) -> Message:

@@ -27,6 +27,9 @@ _PERMISSIONS = {
     "AddSecretVersion": "secretmanager.versions.add",
     "GetSecretVersion": "secretmanager.versions.get",
     "AccessSecretVersion": "secretmanager.versions.access",
+    "ListSecretVersions": "secretmanager.versions.list",
+    "DisableSecretVersion": "secretmanager.versions.disable",
+    "DestroySecretVersion": "secretmanager.versions.destroy",
 }
 _DENIALS = {
     # https://cloud.google.com/apis/design/errors#error_info: the reasons of googleapis.com.

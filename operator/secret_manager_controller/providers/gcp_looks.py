@@ -16,7 +16,7 @@ from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.model.secret import SecretName, Version
 from secret_manager_controller.providers.calls import together
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds that a pass waits for look-ups of versions that were seen before; 16 objects are reconciled at a time."""
 COLD_PATIENCE = 120.0
 """Seconds that it waits for those that never were: then it fails, and the next one goes on where it stopped."""

@@ -9,7 +9,7 @@ from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
-from secret_manager_controller.providers.gcp import GcpProvider
+from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.gcp import GcpServer
 
@@ -81,6 +81,7 @@ async def make_gcp(gcp: GcpServer) -> AsyncIterator[Callable[..., GcpProvider]]:
             "login": gcp.key,
             "endpoints": gcp.endpoints,
             "budgets": Budgets(),
+            "quotas": GcpQuotas(reads=100_000, writes=100_000),
             "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
         }
         made.append(GcpProvider(**(standard | options)))
