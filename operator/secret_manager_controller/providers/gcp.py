@@ -23,16 +23,18 @@ from secret_manager_controller.model.secret import SecretName, Version
 from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.gcp_api import Message
-from secret_manager_controller.providers.gcp_client import GcpClient, GcpQuotas, Outcome, name_of, number_of
+from secret_manager_controller.providers.gcp_client import GcpClient, Outcome, name_of, number_of
 from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
 from secret_manager_controller.providers.gcp_listing import Listing
 from secret_manager_controller.providers.gcp_login import (
+    GcpCredentialsFile,
     GcpEndpoints,
     GcpFederation,
     GcpKey,
     GcpKeyFile,
     GcpLogin,
     GcpMetadata,
+    GcpQuotas,
     GcpReplication,
 )
 from secret_manager_controller.providers.gcp_looks import VersionLooks
@@ -42,6 +44,7 @@ from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
 
 __all__ = [
+    "GcpCredentialsFile",
     "GcpEndpoints",
     "GcpFederation",
     "GcpKey",

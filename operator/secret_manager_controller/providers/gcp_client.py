@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lease_sharding.fence import Fence
@@ -15,7 +14,7 @@ from secret_manager_controller.providers.budget import Budget, Budgets
 from secret_manager_controller.providers.calls import Requests, RetryPolicy
 from secret_manager_controller.providers.gcp_api import ENABLED, Connection, Message, checksum, request
 from secret_manager_controller.providers.gcp_errors import EXPIRED, NOT_FOUND, PRECONDITION, GcpRefusal, told
-from secret_manager_controller.providers.gcp_login import GcpEndpoints, GcpLogin
+from secret_manager_controller.providers.gcp_login import GcpEndpoints, GcpLogin, GcpQuotas
 from secret_manager_controller.providers.gcp_tokens import Tokens
 from secret_manager_controller.providers.protocol import CallObserver
 
@@ -33,17 +32,6 @@ _READS = frozenset({"ListSecrets", "GetSecret", "GetSecretVersion", "ListSecretV
 _ACCESS = "AccessSecretVersion"
 
 Outcome = Message | GcpRefusal
-
-
-@dataclass(frozen=True, slots=True)
-class GcpQuotas:
-    """Requests a minute that the project allows (https://cloud.google.com/secret-manager/quotas).
-
-    Reads of values, 90,000 a minute, are out of reach for one controller.
-    """
-
-    reads: int = 600
-    writes: int = 600
 
 
 class GcpClient:

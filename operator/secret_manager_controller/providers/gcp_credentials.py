@@ -58,6 +58,14 @@ def read_key(document: bytes, *, where: str) -> Key:
     return Key(email, key_id, signer)
 
 
+def is_federation(document: bytes) -> bool:
+    """Tell whether a document says that it is a credential configuration."""
+    try:
+        return bool(json.loads(document)["type"] == FEDERATION)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def read_federation(document: bytes, *, where: str) -> Federation:
     """Return what a credential configuration file says.
 

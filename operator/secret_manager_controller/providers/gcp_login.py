@@ -83,7 +83,25 @@ class GcpKeyFile:
         return f"service account {self.impersonate}" if self.impersonate else f"the key in {self.file}"
 
 
-GcpLogin = GcpMetadata | GcpFederation | GcpKey | GcpKeyFile
+@dataclass(frozen=True, slots=True)
+class GcpCredentialsFile:
+    """A file that is either of both: a service account's key, or a credential configuration. It is trusted.
+
+    Attributes:
+        file: the JSON document.
+        impersonate: the email of a service account to act as instead.
+    """
+
+    file: Path
+    impersonate: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"service account {self.impersonate}" if self.impersonate else f"the credentials in {self.file}"
+
+
+GcpLogin = GcpMetadata | GcpFederation | GcpKey | GcpKeyFile | GcpCredentialsFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +110,14 @@ class GcpEndpoints:
 
     Attributes:
         secretmanager: URL; `http://` is for loopback only, since tokens and values travel with it.
-        oauth2: URL of the token endpoint's host, for keys.
+        token_url: URL of the token endpoint, for keys.
         iamcredentials: URL of IAM Credentials' host, for impersonation.
         universe: another universe's domain, e.g. a sovereign cloud's.
         roots: PEM file of the authorities to trust instead of the public ones.
     """
 
     secretmanager: str | None = None
-    oauth2: str | None = None
+    token_url: str | None = None
     iamcredentials: str | None = None
     universe: str = GOOGLE
     roots: Path | None = None
@@ -116,3 +134,14 @@ class GcpReplication:
 
     replicas: tuple[tuple[str, str | None], ...] = ()
     kms_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GcpQuotas:
+    """Requests a minute that the project allows (https://cloud.google.com/secret-manager/quotas).
+
+    Reads of values, 90,000 a minute, are out of reach for one controller.
+    """
+
+    reads: int = 600
+    writes: int = 600

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import assert_never
 
 from secret_manager_controller.errors import ControllerError, Reason, RetryableError, foreign
@@ -18,6 +19,7 @@ from secret_manager_controller.providers.gcp_errors import GcpRefusal, told_of_l
 from secret_manager_controller.providers.gcp_exchange import Token
 from secret_manager_controller.providers.gcp_login import (
     GOOGLE,
+    GcpCredentialsFile,
     GcpEndpoints,
     GcpFederation,
     GcpKey,
@@ -30,6 +32,7 @@ RENEW_BEFORE = 225.0
 """Seconds before the end. The metadata server hands out the same token until four minutes before its end."""
 RENEW_AGAIN = 30.0  # Seconds until the next attempt while the old token still holds.
 
+_TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address.
 _METADATA, _KEY, _FEDERATION, _IMPERSONATION = "MetadataToken", "JwtBearer", "ExchangeToken", "GenerateAccessToken"
 
 _log = logging.getLogger(__name__)
@@ -103,14 +106,21 @@ class Tokens:
             case GcpKey():
                 token = await self._by_key(login.document, "the Secret's key")
             case GcpKeyFile():
-                what = "the service account's key"
-                document = await self._requests.in_thread(lambda: credentials.read_file(login.file, what=what))
-                token = await self._by_key(document, str(login.file))
+                token = await self._by_key(await self._read(login.file), str(login.file))
             case GcpFederation():
-                return await self._by_federation(login)
+                document = await self._read(login.file)
+                return await self._by_federation(document, str(login.file), login.impersonate)
+            case GcpCredentialsFile():
+                document = await self._read(login.file)
+                if credentials.is_federation(document):
+                    return await self._by_federation(document, str(login.file), login.impersonate)
+                token = await self._by_key(document, str(login.file))
             case _:
                 assert_never(login)
         return token if login.impersonate is None else await self._impersonated(token, login.impersonate)
+
+    async def _read(self, file: Path) -> bytes:
+        return await self._requests.in_thread(lambda: credentials.read_file(file, what="the credentials file"))
 
     async def _by_metadata(self, host: str) -> Token:
         outcome = await self._requests.attempt(_METADATA, lambda: exchange.by_metadata(host))
@@ -130,17 +140,15 @@ class Tokens:
         universe, roots = self._endpoints.universe, self._endpoints.roots
         if universe != GOOGLE:
             return await self._requests.in_thread(lambda: exchange.self_signed(key))
-        base = "https://oauth2.googleapis.com" if self._endpoints.oauth2 is None else check_url(self._endpoints.oauth2)
-        outcome = await self._requests.attempt(_KEY, lambda: exchange.by_key(key, url=f"{base}/token", roots=roots))
+        url = _TOKEN_URL if self._endpoints.token_url is None else check_url(self._endpoints.token_url)
+        outcome = await self._requests.attempt(_KEY, lambda: exchange.by_key(key, url=url, roots=roots))
         if isinstance(outcome, Token):
             return outcome
         mend = "the key was deleted, its account is disabled, or this machine's clock is wrong: make a new key"
         raise self._refused(outcome, f"the token endpoint for key …{key.key_id[-6:]} of {key.email}", mend)
 
-    async def _by_federation(self, login: GcpFederation) -> Token:
-        what, where = "the credential configuration", foreign(login.file)
-        document = await self._requests.in_thread(lambda: credentials.read_file(login.file, what=what))
-        federation = credentials.read_federation(document, where=where)
+    async def _by_federation(self, document: bytes, where: str, impersonate: str | None) -> Token:
+        federation = credentials.read_federation(document, where=foreign(where))
         subject = await self._requests.in_thread(lambda: credentials.read_subject_token(federation))
         roots = self._endpoints.roots
         outcome = await self._requests.attempt(_FEDERATION, lambda: exchange.by_federation(federation, subject, roots))
@@ -154,8 +162,8 @@ class Tokens:
                 f"and the token in {foreign(federation.token_file)} must have its audience"
             )
             raise self._refused(outcome, "the security token service", mend)
-        if login.impersonate is not None:
-            return await self._impersonated(outcome, login.impersonate)
+        if impersonate is not None:
+            return await self._impersonated(outcome, impersonate)
         if federation.impersonation_url is None:
             return outcome
         return await self._generated(outcome, federation.impersonation_url, "the configuration's service account")

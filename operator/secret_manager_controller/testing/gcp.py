@@ -85,7 +85,7 @@ class GcpServer:
         roots = address.get("ca_file")
         self.endpoints = GcpEndpoints(
             secretmanager=address["endpoint"],
-            oauth2=self.url,
+            token_url=f"{self.url}/token",
             iamcredentials=self.url,
             roots=None if roots is None else Path(roots),
         )
@@ -130,6 +130,18 @@ class GcpServer:
     def parent(self) -> str:
         """The resource name of what holds the secrets."""
         return f"projects/{self.project}" + (f"/locations/{self.location}" if self.location else "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that send a controller's Google providers here."""
+        found = {
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER": self.endpoints.secretmanager,
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": self.endpoints.iamcredentials,
+            "CLOUDSDK_AUTH_TOKEN_HOST": self.endpoints.token_url,
+            "GCE_METADATA_HOST": self.metadata_host,
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": self.endpoints.roots,
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
 
     def calls(self) -> list[Call]:
         """Return every request since the start or the last `clear_calls`, in the order of their answers."""

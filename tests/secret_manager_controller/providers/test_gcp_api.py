@@ -182,7 +182,7 @@ from pathlib import Path
 from secret_manager_controller.providers.gcp import GcpEndpoints, GcpKeyFile, GcpProvider
 from secret_manager_controller.testing.contract_subject import ME
 async def main():
-    endpoints = GcpEndpoints({gcp.endpoints.secretmanager!r}, oauth2={gcp.url!r})
+    endpoints = GcpEndpoints({gcp.endpoints.secretmanager!r}, token_url={gcp.endpoints.token_url!r})
     provider = GcpProvider(project="test-project", login=GcpKeyFile(Path({str(key)!r})), endpoints=endpoints)
     print(len((await provider.observe([], mark=ME)).secrets))
     await provider.aclose()
@@ -265,14 +265,16 @@ class TestTls:
         assert encrypted.values() == {"a": b"s3cr3t"}
 
     async def test_another_authority_is_not_trusted(self, encrypted, make_gcp, capfd):
-        endpoints = GcpEndpoints(encrypted.endpoints.secretmanager, oauth2=encrypted.url)
+        endpoints = GcpEndpoints(encrypted.endpoints.secretmanager, token_url=encrypted.endpoints.token_url)
         with pytest.raises(RetryableError, match="UNAVAILABLE on ListSecrets") as raised:
             await make_gcp(login=encrypted.key, endpoints=endpoints).observe([], mark=ME)
         assert raised.value.reason is Reason.STORE_UNAVAILABLE
         capfd.readouterr()  # gRPC's core tells it on stderr, too.
 
     async def test_authorities_that_cannot_be_read_are_told(self, encrypted, make_gcp):
-        endpoints = GcpEndpoints(encrypted.endpoints.secretmanager, oauth2=encrypted.url, roots=Path("/absent"))
+        endpoints = GcpEndpoints(
+            encrypted.endpoints.secretmanager, token_url=encrypted.endpoints.token_url, roots=Path("/absent")
+        )
         provider = make_gcp(login=encrypted.key, endpoints=endpoints)
         with pytest.raises(PermanentError, match="authorities in /absent cannot be read"):
             await provider.observe([], mark=ME)

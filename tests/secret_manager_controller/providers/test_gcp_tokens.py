@@ -9,7 +9,14 @@ import pytest
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
 from secret_manager_controller.providers.calls import RetryPolicy
-from secret_manager_controller.providers.gcp import GcpEndpoints, GcpFederation, GcpKey, GcpKeyFile, GcpMetadata
+from secret_manager_controller.providers.gcp import (
+    GcpCredentialsFile,
+    GcpEndpoints,
+    GcpFederation,
+    GcpKey,
+    GcpKeyFile,
+    GcpMetadata,
+)
 from secret_manager_controller.providers.gcp_errors import GcpRefusal
 from secret_manager_controller.providers.gcp_tokens import RENEW_AGAIN, RENEW_BEFORE, Requests, Tokens
 from secret_manager_controller.testing import tokens
@@ -51,10 +58,19 @@ def logins(gcp, configuration, tmp_path):
         "federation": (GcpFederation(configuration), f"principal:{SUBJECT}"),
         "key": (gcp.key, SERVICE_ACCOUNT),
         "key file": (GcpKeyFile(key_file), SERVICE_ACCOUNT),
+        "either file, a key": (GcpCredentialsFile(key_file), SERVICE_ACCOUNT),
+        "either file, a configuration": (GcpCredentialsFile(configuration), f"principal:{SUBJECT}"),
     }
 
 
-EXCHANGES = {"metadata": METADATA, "federation": FEDERATION, "key": KEY, "key file": KEY}
+EXCHANGES = {
+    "metadata": METADATA,
+    "federation": FEDERATION,
+    "key": KEY,
+    "key file": KEY,
+    "either file, a key": KEY,
+    "either file, a configuration": FEDERATION,
+}
 
 
 def operations(gcp):
@@ -114,7 +130,7 @@ class TestLogins:
         await make_gcp(login=GcpFederation(configuration)).observe([], mark=ME)
         assert [call.who for call in gcp.calls()] == ["-", f"principal:{SUBJECT}", TARGET]
 
-    @pytest.mark.parametrize("kind", ["federation", "key file", "key", "metadata"])
+    @pytest.mark.parametrize("kind", EXCHANGES)
     async def test_what_messages_call_a_login_is_no_secret(self, logins, kind):
         login, _ = logins[kind]
         assert "PRIVATE KEY" not in repr(login) + login.title
