@@ -9,6 +9,9 @@ from weakref import WeakValueDictionary
 
 from secret_manager_controller.errors import Reason, RetryableError
 
+LEFT_TO_URGENT = 0.1
+"""Share of the burst that requests which are not urgent leave."""
+
 
 class BudgetSpent(RetryableError):  # noqa: N818 - it tells a state, which passes.
     """RateLimited, by ourselves: no request was made, since the account's quota would not bear it soon enough."""
@@ -42,20 +45,22 @@ class Budget:
         self._burst = burst
         self._members = members
         self._clock = clock
-        self._tokens = burst / max(members(), 1)
         self._at = clock()
+        self._tokens = self._most
 
-    async def take(self, *, within: float) -> None:
+    async def take(self, *, within: float, urgent: bool = True) -> None:
         """Wait until a request may be made.
 
         Args:
             within: seconds that the caller is ready to wait.
+            urgent: whether it is for a change; what is not leaves a part of the burst to what is.
 
         Raises:
             BudgetSpent: it would take longer; nobody waited.
         """
         self._refill()
-        wait = max(0.0, (1.0 - self._tokens) / self._rate)
+        needed = 1.0 if urgent else 1.0 + LEFT_TO_URGENT * (self._most - 1.0)
+        wait = max(0.0, (needed - self._tokens) / self._rate)
         if wait > within:
             message = (
                 f"the budget of {self._title} is spent for the next {wait:.0f} s; it is tried again later. If that "
@@ -80,10 +85,14 @@ class Budget:
         """Tokens a second for this member."""
         return self._per_minute / 60.0 / max(self._members(), 1)
 
+    @property
+    def _most(self) -> float:
+        """Tokens that this member can save up."""
+        return max(self._burst / max(self._members(), 1), 1.0)
+
     def _refill(self) -> None:
         now = self._clock()
-        most = max(self._burst / max(self._members(), 1), 1.0)
-        self._tokens = min(most, self._tokens + (now - self._at) * self._rate)
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
         self._at = now
 
 

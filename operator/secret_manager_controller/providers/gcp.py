@@ -178,7 +178,7 @@ class GcpProvider:
     ) -> Version:
         """Claim the secret, then add a version; see `Provider.update`."""
         name = secret.name
-        number = (await self._client.newest(name))[0] if current.version is None else int(current.version)
+        number = (await self._client.state(name))[0] if current.version is None else int(current.version)
         held = await self._client.secret(name)
         if held is None or _mark_of(held) != mark:
             raise self._changed(name)
@@ -261,10 +261,10 @@ class GcpProvider:
 
     async def _newest(self, name: SecretName, within: float) -> tuple[int, bool]:
         """Look up the newest version; what `latest` is may be out of date, a version's number is not."""
-        number, enabled = await self._client.newest(name, within)
+        number, enabled = await self._client.state(name, within=within, urgent=False)
         known = self._looks.number(name)
         if number < known:
-            by_number = await self._client.state(name, known, within)
+            by_number = await self._client.state(name, str(known), within=within, urgent=False)
             if by_number[0]:
                 return by_number
         return number, enabled

@@ -88,6 +88,7 @@ class GcpClient:
         unless: Collection[str] = (),
         fence: Fence | None = None,
         within: float = BUDGET_PATIENCE,
+        urgent: bool = True,
         recheck: Callable[[], Awaitable[Outcome | None]] | None = None,
         final: Collection[str] = (),
         **fields: Any,
@@ -100,6 +101,7 @@ class GcpClient:
             unless: codes that are the caller's to judge.
             fence: checked right before each attempt; for requests that change something.
             within: seconds to wait for the budget.
+            urgent: whether it is for a change.
             recheck: awaited before each attempt but the first; what it returns other than None is the answer.
             final: codes after which no further attempt is made.
             fields: of the request's message.
@@ -110,7 +112,7 @@ class GcpClient:
             if number > 1 and recheck is not None and (outcome := await recheck()) is not None:
                 return outcome
             if budget is not None:
-                await budget.take(within=within)
+                await budget.take(within=within, urgent=urgent)
             return None
 
         def again(refusal: calls.Refusal) -> bool:
@@ -161,13 +163,22 @@ class GcpClient:
         outcome = await self.attempt("GetSecret", about=name, unless={NOT_FOUND}, name=self.path(name))
         return None if isinstance(outcome, GcpRefusal) else outcome
 
-    async def newest(self, name: SecretName, within: float = BUDGET_PATIENCE) -> tuple[int, bool]:
-        """Return the newest version's number, 0 where there is none, and whether it is enabled."""
-        return await self._state(name, LATEST, within)
+    async def state(
+        self, name: SecretName, version: str = LATEST, *, within: float = BUDGET_PATIENCE, urgent: bool = True
+    ) -> tuple[int, bool]:
+        """Return a version's number, 0 where there is none, and whether it is enabled.
 
-    async def state(self, name: SecretName, number: int, within: float = BUDGET_PATIENCE) -> tuple[int, bool]:
-        """Return the same for one version; looked up by its number, it is never out of date."""
-        return await self._state(name, str(number), within)
+        The newest may be out of date; what is looked up by its number is not.
+        """
+        outcome = await self.attempt(
+            "GetSecretVersion",
+            about=name,
+            unless={NOT_FOUND},
+            within=within,
+            urgent=urgent,
+            name=self.path(name, version),
+        )
+        return (0, False) if isinstance(outcome, GcpRefusal) else (number_of(outcome.name), outcome.state == ENABLED)
 
     async def value(self, name: SecretName, version: str = LATEST) -> RemoteValue | GcpRefusal:
         """Return a version's value with its number, or what says that there is none to read.
@@ -208,12 +219,6 @@ class GcpClient:
         """Wait for requests under way, then end threads and the connection."""
         await self._requests.aclose()
         self._connection.close()
-
-    async def _state(self, name: SecretName, version: str, within: float) -> tuple[int, bool]:
-        outcome = await self.attempt(
-            "GetSecretVersion", about=name, unless={NOT_FOUND}, within=within, name=self.path(name, version)
-        )
-        return (0, False) if isinstance(outcome, GcpRefusal) else (number_of(outcome.name), outcome.state == ENABLED)
 
 
 def name_of(secret: Message) -> SecretName:

@@ -16,8 +16,8 @@ from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.model.secret import SecretName, Version
 from secret_manager_controller.providers.calls import together
 
-PATIENCE = 30.0
-"""Seconds that a pass waits for look-ups of versions that were seen before; 16 objects are reconciled at a time."""
+PATIENCE = 10.0
+"""Seconds that a pass waits for look-ups of versions that were seen before: a change in Git waits for them, too."""
 COLD_PATIENCE = 120.0
 """Seconds that it waits for those that never were: then it fails, and the next one goes on where it stopped."""
 BELIEVED_FOR = 3600.0

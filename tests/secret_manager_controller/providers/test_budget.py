@@ -65,6 +65,18 @@ async def test_a_budget_that_was_exceeded_rests(time):
     assert time.now == pytest.approx(130.0)
 
 
+async def test_what_is_not_urgent_leaves_something_to_what_is(time):
+    tokens = budget(time, burst=21.0)
+    for _ in range(19):
+        await tokens.take(within=0.0, urgent=False)
+    with pytest.raises(BudgetSpent):
+        await tokens.take(within=0.5, urgent=False)
+    for _ in range(2):
+        await tokens.take(within=0.0)
+    with pytest.raises(BudgetSpent):
+        await tokens.take(within=0.0)
+
+
 async def test_members_share_it(time):
     live = 1
     tokens = budget(time, per_minute=120.0, burst=2.0, members=lambda: live)
