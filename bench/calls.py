@@ -76,14 +76,15 @@ class Bench:
         path.write_text("".join(f"{key}={value}\n" for key, value in self.values.items()))
         self.commits += 1
 
-    async def resolve(self, ref: SourceReference) -> Revision:
+    async def resolve(self, ref: SourceReference, *, fresh: bool = False) -> Revision:
         """Return the present revision."""
-        del ref
+        del ref, fresh
         return Revision(f"main@sha1:{self.commits:040x}", f"sha256:{self.commits:064x}", "")
 
     @contextlib.asynccontextmanager
-    async def fetch(self, revision: Revision) -> AsyncIterator[SnapshotTree]:
+    async def fetch(self, ref: SourceReference, revision: Revision) -> AsyncIterator[SnapshotTree]:
         """Open the directory."""
+        del ref
         yield SnapshotTree(revision=revision, root=self.directory)
 
     async def find(self, namespaces: tuple[str, ...]) -> KeyRing:

@@ -27,6 +27,8 @@ class Reason(enum.StrEnum):
     """The object that `spec.sourceRef` names does not exist."""
     SOURCE_NOT_READY = "SourceNotReady"
     """The source exists but has no artifact yet."""
+    SOURCE_NOT_VERIFIED = "SourceNotVerified"
+    """`spec.requireVerifiedSource` is set, and the source has not verified the signature of what it publishes."""
     FETCH_FAILED = "FetchFailed"
     """The artifact could not be downloaded."""
     DIGEST_MISMATCH = "DigestMismatch"

@@ -25,7 +25,7 @@ from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, not_implemented
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.raw import render_raw
-from secret_manager_controller.sources.protocol import Source
+from secret_manager_controller.sources.protocol import RevisionReplaced, Source
 from secret_manager_controller.tenancy import Grants, authorize
 
 RENDERING_VERSION = "1"
@@ -115,11 +115,25 @@ class Reconciler:
 
     async def prepare(self, request: Request, progress: Progress) -> Prepared | None:
         """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""
-        spec, me = request.spec, self.mark(request)
+        spec = request.spec
         if (missing := not_implemented(spec)) is not None:
             raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
         grants = authorize(spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
         revision = await self.source.resolve(grants.source)
+        try:
+            return await self._prepared(request, progress, grants, revision)
+        except RevisionReplaced:
+            # The watch may be behind, or it was replaced while it was being fetched: then the newer one is there now.
+            newer = await self.source.resolve(grants.source, fresh=True)
+            if newer == revision:
+                raise
+        return await self._prepared(request, progress, grants, newer)
+
+    async def _prepared(
+        self, request: Request, progress: Progress, grants: Grants, revision: Revision
+    ) -> Prepared | None:
+        """Do steps 4-9 for a revision."""
+        spec, me = request.spec, self.mark(request)
         progress.revision = revision.revision
         keys = await self.keys.find(grants.key_namespaces)
         progress.settled_key = settled_key(request, revision, keys)
@@ -131,7 +145,7 @@ class Reconciler:
             create_only = spec.update_policy is UpdatePolicy.CREATE_ONLY
             if settled(request.inventory, observed, me=me, ignore_versions=create_only):
                 return None
-        desired = await self._desired(request, revision, keys)
+        desired = await self._desired(request, grants, revision, keys)
         names = recorded | desired.secrets.keys()
         if observed is None or names != recorded:
             observed = await provider.observe(names, mark=me)
@@ -172,9 +186,9 @@ class Reconciler:
         """Return the owner mark of an object."""
         return OwnerMark(self.cluster, request.key)
 
-    async def _desired(self, request: Request, revision: Revision, keys: KeyRing) -> DesiredState:
+    async def _desired(self, request: Request, grants: Grants, revision: Revision, keys: KeyRing) -> DesiredState:
         secrets = request.spec.secrets
-        async with self.source.fetch(revision) as snapshot:
+        async with self.source.fetch(grants.source, revision) as snapshot:
             plaintext = await asyncio.to_thread(
                 render_raw,
                 snapshot,

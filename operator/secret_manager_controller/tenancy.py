@@ -14,11 +14,16 @@ from secret_manager_controller.model.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class SourceGrant:
-    """The one source object that may be read."""
+    """The one source object that may be read.
+
+    Attributes:
+        require_verified: whether only a revision will do whose signature the source has verified.
+    """
 
     kind: str
     namespace: str
     name: str
+    require_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,9 @@ def authorize(spec: Spec, *, namespace: str, controller_namespace: str) -> Grant
                 "there"
             )
     return Grants(
-        source=SourceGrant(reference.kind, reference.namespace or namespace, reference.name),
+        source=SourceGrant(
+            reference.kind, reference.namespace or namespace, reference.name, spec.require_verified_source
+        ),
         credentials=credentials,
         key_namespaces=tuple(dict.fromkeys((namespace, controller_namespace))),
     )

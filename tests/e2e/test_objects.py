@@ -437,8 +437,7 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
             {"provider": {"type": "gcp", "gcp": {"projectId": "a-project"}}}, "spec.provider.type gcp", id="gcp"
         ),
         pytest.param({"provider": None, "azure": {"vaultName": "a-vault"}}, "spec.azure", id="azure"),
-        pytest.param({"sourceRef": {"kind": "Bucket", "name": "source"}}, "spec.sourceRef.kind Bucket", id="bucket"),
-        pytest.param({"requireVerifiedSource": True}, "spec.requireVerifiedSource", id="verified"),
+        pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
         pytest.param(
             {"secrets": {"environment": "dev", "kustomizePath": "overlays/dev"}},
             "spec.secrets.kustomizePath",

@@ -2,8 +2,9 @@
 
 import pytest
 
-from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
 from secret_manager_controller.model.annotations import FINALIZER
+from secret_manager_controller.testing.stack import FLUX_KINDS
 from secret_manager_controller.testing.tenants import USER_AGENTS, metric
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("controller")]
@@ -32,9 +33,9 @@ def test_kopf_only_reads_and_we_write_status_events_and_our_finalizer(stack, ten
 
     by_kopf = [event for event in ours(stack) if event["userAgent"].startswith("kopf/")]
     assert {event["verb"] for event in by_kopf} <= READS
-    # Two streams; neither peering objects, nor namespaces, nor CRDs are watched.
+    # A stream a kind; neither peering objects, nor namespaces, nor CRDs are watched.
     watched = {event["requestURI"].partition("?")[0] for event in by_kopf if event["verb"] in {"list", "watch"}}
-    assert watched == {SECRET_MANAGER_CONFIGS.url(), GIT_REPOSITORIES.url()}
+    assert watched == {path.url() for path in (SECRET_MANAGER_CONFIGS, *FLUX_KINDS.values())}
     writes = {(event["verb"], event["requestURI"]) for event in tenant.audit() if event["verb"] not in READS}
     assert writes == {
         ("patch", tenant.path),

@@ -15,6 +15,7 @@ from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
@@ -29,21 +30,26 @@ class Source:
     def __init__(self, root):
         self.root = root
         self.fetches = 0
+        self.fresh = 0
+        self.replaced = []
         self.error = None
         self.commit("1")
 
     def commit(self, number):
         self.revision = Revision(f"main@sha1:{number * 8}", f"sha256:{number}", "http://source.invalid")
 
-    async def resolve(self, ref):
+    async def resolve(self, ref, *, fresh=False):
+        self.fresh += fresh
         assert (ref.kind, ref.namespace, ref.name) == ("GitRepository", "flux-system", "repo")
         if self.error:
             raise self.error
         return self.revision
 
     @asynccontextmanager
-    async def fetch(self, revision):
+    async def fetch(self, ref, revision):
         self.fetches += 1
+        if self.replaced:
+            self.replaced.pop()(revision)
         yield SnapshotTree(revision=revision, root=self.root)
 
 
@@ -111,6 +117,40 @@ class World:
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path)
+
+
+def replaced(world, number):
+    """Return what happens at a fetch whose artifact is replaced meanwhile, by that of a commit."""
+
+    def fail(revision):
+        world.source.commit(number)
+        raise RevisionReplaced(Reason.DIGEST_MISMATCH, "it was replaced")
+
+    return fail
+
+
+async def test_an_artifact_that_was_replaced_while_it_was_fetched_is_fetched_anew(world):
+    world.files(URL="u")
+    world.source.replaced = [replaced(world, "2")]
+    progress = Progress()
+    report = await world.reconciler.reconcile(world.request, SoleMemberFence(), progress)
+    assert (report.created, progress.revision) == (("idam-URL",), "main@sha1:22222222")
+    assert (world.source.fetches, world.source.fresh) == (2, 1)
+
+
+async def test_an_artifact_that_is_replaced_again_and_again_is_left_to_the_queue(world):
+    world.files(URL="u")
+    world.source.replaced = [replaced(world, "3"), replaced(world, "2")]
+    with pytest.raises(RevisionReplaced):
+        await world.reconcile()
+    assert (world.source.fetches, world.store.values()) == (2, {})
+
+
+async def test_an_artifact_that_the_source_still_publishes_as_it_was_is_not_fetched_twice(world):
+    world.source.replaced = [replaced(world, "1")]
+    with pytest.raises(RevisionReplaced):
+        await world.reconcile()
+    assert world.source.fetches == 1
 
 
 async def test_secrets_are_created_with_our_mark_and_then_nothing_is_done_or_read(world):

@@ -45,3 +45,8 @@ def test_credentials_of_another_namespace_are_denied_with_the_field_and_the_mend
 
 def test_the_controllers_own_objects_look_for_keys_once():
     assert granted(spec(), namespace="microscaler-system").key_namespaces == ("microscaler-system",)
+
+
+def test_a_required_signature_is_part_of_the_grant():
+    body = {"sourceRef": {"name": "repo"}, "aws": {}, "secrets": {"environment": "dev"}, "requireVerifiedSource": True}
+    assert granted(parse_spec({"spec": body})).source.require_verified

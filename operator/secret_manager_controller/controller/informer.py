@@ -13,13 +13,14 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import kopf
 
-from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, ApiServer, ResourcePath
+from secret_manager_controller.controller.kinds import Kinds
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, ApiServer, ResourcePath
 
 Body = Mapping[str, Any]
 
@@ -50,8 +51,10 @@ class ChangeSink(Protocol):
 class Informer(Protocol):
     """Lists and watches the cluster until told to stop."""
 
-    async def run(self, sink: ChangeSink, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+    async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """Report to `sink` until `stop` is set; `started` is set once the watches are being opened.
+
+        Watched are SecretManagerConfigs and sources of these kinds.
 
         Returning or raising before `stop` is set means that the watch is lost for good: the process should restart.
         """
@@ -64,7 +67,7 @@ class KopfInformer:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
 
-    async def run(self, sink: ChangeSink, *, started: asyncio.Event, stop: asyncio.Event) -> None:
+    async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """See `Informer.run`; the sink and `started` are called in the caller's loop."""
         loop, operator = asyncio.get_running_loop(), _OperatorThread()
 
@@ -72,7 +75,7 @@ class KopfInformer:
             with contextlib.suppress(RuntimeError):  # The caller's loop has ended, and nobody is to be told.
                 loop.call_soon_threadsafe(call, *arguments)
 
-        registry = self._registry(sink, here)
+        registry = self._registry(sink, kinds, here)
         ended = asyncio.wrap_future(operator.start(registry, ready=lambda: here(started.set)))
         stopping = asyncio.create_task(stop.wait())
         first: list[asyncio.Future[Any]] = [ended, stopping]
@@ -84,7 +87,7 @@ class KopfInformer:
             operator.stop()
             stopping.cancel()
 
-    def _registry(self, sink: ChangeSink, here: Callable[..., None]) -> kopf.OperatorRegistry:
+    def _registry(self, sink: ChangeSink, kinds: Kinds, here: Callable[..., None]) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
         @kopf.on.login(registry=registry)
@@ -96,11 +99,17 @@ class KopfInformer:
         async def on_object(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - kopf passes it by this name.
             here(sink.object_deleted if type == "DELETED" else sink.object_seen, body)
 
-        @kopf.on.event(*_selector(GIT_REPOSITORIES), registry=registry)
-        async def on_git_repository(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - likewise.
-            here(sink.source_deleted if type == "DELETED" else sink.source_seen, "GitRepository", body)
+        for kind, path in kinds.items():
+            kopf.on.event(*_selector(path), registry=registry, id=f"on-{kind}")(_source_handler(kind, sink, here))
 
         return registry
+
+
+def _source_handler(kind: str, sink: ChangeSink, here: Callable[..., None]) -> Callable[..., Coroutine[Any, Any, None]]:
+    async def on_source(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - kopf passes it by this name.
+        here(sink.source_deleted if type == "DELETED" else sink.source_seen, kind, body)
+
+    return on_source
 
 
 class WatchesEnded(Exception):  # noqa: N818 - it tells an event.

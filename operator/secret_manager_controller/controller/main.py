@@ -23,6 +23,7 @@ from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
 from secret_manager_controller.controller.keys import KeyRings, load_hash_key
+from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
@@ -71,6 +72,7 @@ class Parts:
     sweeper: Sweeper
     fence: SoleMemberFence
     metrics: Metrics
+    kinds: Kinds
 
 
 @asynccontextmanager
@@ -89,6 +91,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             await check_installed(kube)
             cluster = settings.cluster_id or await cluster_id(kube)
             hash_key = await load_hash_key(kube, settings.namespace)
+            kinds = await served_kinds(kube)
         except (KubeError, ControllerError) as error:
             raise StartupError(f"cannot start: {error.message}") from error
         await asyncio.to_thread(sweep_gpg_homes)  # What a killed predecessor left.
@@ -102,9 +105,14 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
-        sources = WatchedSources(kube)
+        sources = WatchedSources(kube, kinds)
         reconciler = Reconciler(
-            source=FluxSource(read_object=sources.read, session=session, cache=snapshots),
+            source=FluxSource(
+                read_object=sources.read,
+                session=session,
+                cache=snapshots,
+                allowed_hosts=settings.artifact_hosts,
+            ),
             keys=KeyRings(reader),
             stores=stores,
             owners=ClusterOwners(kube, cluster),
@@ -117,8 +125,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         worker = Worker(
             kube=kube, reconciler=reconciler, queue=queue, fence=fence, metrics=metrics, gone=dispatcher.forget
         )
-        sweeper = Sweeper(kube, dispatcher)
-        yield Parts(queue, worker, dispatcher, sweeper, fence, metrics)
+        sweeper = Sweeper(kube, dispatcher, kinds)
+        yield Parts(queue, worker, dispatcher, sweeper, fence, metrics, kinds)
 
 
 async def run(settings: Settings, server: ApiServer, informer: Informer, stop: asyncio.Event) -> None:
@@ -144,7 +152,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
             where = f"METRICS_HOST {settings.metrics_host}, METRICS_PORT {settings.metrics_port}"
             raise StartupError(f"cannot start: {where} cannot be listened on: {error.strerror}") from error
         started, informer_stop = asyncio.Event(), asyncio.Event()
-        watch = informer.run(parts.dispatcher, started=started, stop=informer_stop)
+        watch = informer.run(parts.dispatcher, kinds=parts.kinds, started=started, stop=informer_stop)
         background.append(asyncio.create_task(watch, name="informer"))
         sweeps = parts.sweeper.run(settings.sweep_interval, started=started)
         background.append(asyncio.create_task(sweeps, name="sweeper"))

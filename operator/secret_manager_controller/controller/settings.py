@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Self
 from secret_manager_controller.errors import foreign
 
 DEFAULT_NAMESPACE = "microscaler-system"
+
+
+DEFAULT_ARTIFACT_HOSTS = "svc,svc.cluster.local"
+"""The cluster's own Services, under the domain that nearly every cluster has."""
 
 
 class SettingsError(Exception):
@@ -29,6 +34,8 @@ class Settings:
         cluster_id: `CLUSTER_ID`: part of every owner mark; kube-system's UID if unset. Set it where a rebuilt cluster
             has to keep its secrets.
         cache_directory: `CACHE_DIRECTORY`: where artifacts (encrypted, as they are in Git) are kept.
+        artifact_hosts: `ARTIFACT_HOSTS`: host names, separated by commas, that Flux' artifacts may come from, each with
+            all below it.
         workers: `WORKERS`: how many objects are reconciled at a time.
         shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop waits for reconciles that are under way.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
@@ -40,6 +47,7 @@ class Settings:
     log_level: str
     cluster_id: str | None
     cache_directory: Path
+    artifact_hosts: tuple[str, ...]
     workers: int
     shutdown_grace: float
     sweep_interval: float
@@ -59,10 +67,18 @@ class Settings:
             log_level=_log_level(env),
             cluster_id=env.get("CLUSTER_ID") or None,
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
+            artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=_number(env, "SHUTDOWN_GRACE_SECONDS", 20, least=0, most=600),
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
         )
+
+
+def _hosts(raw: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip() for host in raw.split(",") if host.strip(" ."))
+    if not hosts or any(not _HOST.fullmatch(host) for host in hosts):
+        raise SettingsError(f"ARTIFACT_HOSTS={foreign(raw)!r}: expected host names without ports, separated by commas")
+    return hosts
 
 
 def _number(env: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:
@@ -75,6 +91,9 @@ def _number(env: Mapping[str, str], name: str, default: float, *, least: float, 
         raise SettingsError(f"{name}={foreign(raw)!r}: expected a number from {least:g} to {most:g}")
     return value
 
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
+"""A host name or an IPv4 address."""
 
 _LEVELS = {
     "trace": "DEBUG",

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from secret_manager_controller.controller.dispatch import Dispatcher
-from secret_manager_controller.controller.watched_sources import SOURCE_PATHS
+from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError, ResourcePath
 
 logger = logging.getLogger(__name__)
@@ -20,16 +20,22 @@ CATCH_UP_INTERVAL = 1.0
 
 
 class KindInstalled(Exception):  # noqa: N818 - it tells an event.
-    """A kind exists that did not when the watches were opened; only a restart watches it."""
+    """A kind is served that was not, or elsewhere than when the watches were opened; only a restart watches it."""
 
 
 class Sweeper:
-    """Sweeps on an interval; the first sweeps also tell when the cache has caught up with the cluster."""
+    """Sweeps on an interval; the first sweeps also tell when the cache has caught up with the cluster.
 
-    def __init__(self, kube: KubeClient, dispatcher: Dispatcher) -> None:
+    Args:
+        kube: the API server.
+        dispatcher: told what the watch missed.
+        kinds: the kinds of sources that are watched, and where.
+    """
+
+    def __init__(self, kube: KubeClient, dispatcher: Dispatcher, kinds: Kinds) -> None:
         self._kube = kube
         self._dispatcher = dispatcher
-        self._absent: set[ResourcePath] = set()
+        self._watched = dict(kinds)
         self.caught_up = False
 
     async def run(self, interval: float, *, started: asyncio.Event) -> None:
@@ -62,18 +68,18 @@ class Sweeper:
         """
         existing = {f"{ns}/{name}" for ns, name in await self._list(SECRET_MANAGER_CONFIGS)}
         missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up)
-        for kind, path in SOURCE_PATHS.items():
-            missed += self._dispatcher.sweep_sources(kind, await self._list(path))
+        served = await served_kinds(self._kube)
+        for kind, path in served.items():
+            if self._watched.get(kind) != path:
+                how = f"is served in {path.version} now" if kind in self._watched else "was installed"
+                raise KindInstalled(f"{path.plural}.{path.group} {how}, and is watched after a restart")
+        for kind in tuple(self._watched):
+            if kind in served:
+                missed += self._dispatcher.sweep_sources(kind, await self._list(served[kind]))
+            else:  # The kind was uninstalled, and all of it is gone; a new one needs a new watch.
+                del self._watched[kind]
+                missed += self._dispatcher.sweep_sources(kind, ())
         return missed
 
     async def _list(self, resource: ResourcePath) -> frozenset[tuple[str, str]]:
-        try:
-            found = frozenset([(m["namespace"], m["name"]) async for m in self._kube.list_metadata(resource)])
-        except KubeError as error:
-            if error.status != 404:
-                raise
-            self._absent.add(resource)  # The kind is not installed, so none of it exists.
-            return frozenset()
-        if resource in self._absent:
-            raise KindInstalled(f"{resource.plural}.{resource.group} was installed, and is watched after a restart")
-        return found
+        return frozenset([(m["namespace"], m["name"]) async for m in self._kube.list_metadata(resource)])

@@ -10,15 +10,18 @@ import asyncio
 import email.utils
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
+import blake3
 import yarl
 
 from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.model.snapshot import Revision
+from secret_manager_controller.sources.protocol import RevisionReplaced
 
 MAX_DOWNLOAD_BYTES = 100 * 2**20  # Flux too stops at 100 MiB by default; secrets and manifests are kilobytes.
 TIMEOUT = aiohttp.ClientTimeout(
@@ -29,7 +32,33 @@ TIMEOUT = aiohttp.ClientTimeout(
 MAX_RETRY_AFTER = 3600.0  # A host that asks for more must not silence an object for days.
 _CHUNK_BYTES = 2**20  # Hashed and written at a time, in a thread: about 1 ms.
 
-_DIGEST = re.compile(r"(?P<algorithm>sha256|sha384|sha512):(?P<value>[0-9a-f]+)")
+_DIGEST = re.compile(r"(?P<algorithm>[a-z0-9]+):(?P<value>[0-9a-f]+)")
+
+
+class Hasher(Protocol):
+    """What `hashlib` and `blake3` have in common."""
+
+    @property
+    def digest_size(self) -> int:
+        """Bytes of the digest."""
+        ...
+
+    def update(self, data: bytes, /) -> object:
+        """Hash more."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the digest of what was hashed so far."""
+        ...
+
+
+HASHERS: Mapping[str, Callable[[], Hasher]] = {
+    "sha256": hashlib.sha256,
+    "sha384": hashlib.sha384,
+    "sha512": hashlib.sha512,
+    "blake3": blake3.blake3,
+}
+"""The digests that source-controller's `--artifact-digest-algo` can write."""
 _GONE = frozenset({404, 410})
 
 
@@ -41,22 +70,17 @@ def check_digest(digest: object, *, of: str) -> str:
         of: what it belongs to, for the message.
 
     Raises:
-        PermanentError: NotImplemented for an algorithm that this version cannot compute, FetchFailed for what is
-            missing or malformed: an artifact that cannot be verified is not read.
+        PermanentError: FetchFailed: it is missing, malformed or of another algorithm; an artifact that cannot be
+            verified is not read.
     """
     if not isinstance(digest, str) or not digest:
         message = f"{of} publishes no digest for its artifact, which can't be verified then; Flux v2 publishes one"
         raise PermanentError(Reason.FETCH_FAILED, message)
-    algorithm = digest.partition(":")[0]
-    if algorithm == "blake3":
-        message = (
-            f"{of} publishes a blake3 digest, which this version can't verify; "
-            f"start source-controller with --artifact-digest-algo=sha256"
-        )
-        raise PermanentError(Reason.NOT_IMPLEMENTED, message)
     match = _DIGEST.fullmatch(digest)
-    if not match or len(match["value"]) != 2 * hashlib.new(match["algorithm"]).digest_size:
-        message = f"{of} publishes the malformed digest {foreign(digest)!r}; sha256, sha384 and sha512 are known"
+    hasher = HASHERS.get(match["algorithm"]) if match else None
+    if match is None or hasher is None or len(match["value"]) != 2 * hasher().digest_size:
+        known = ", ".join(HASHERS)
+        message = f"{of} publishes the digest {foreign(digest)!r}, which is malformed or not one of {known}"
         raise PermanentError(Reason.FETCH_FAILED, message)
     return digest
 
@@ -95,7 +119,10 @@ def check_host(host: str, *, allowed_hosts: Collection[str]) -> None:
         allowed = suffix.strip(".").lower()
         if name == allowed or name.endswith("." + allowed):
             return
-    raise AccessDenied(f"the artifact is on host {foreign(host)!r}, which is none of the allowed artifact hosts")
+    raise AccessDenied(
+        f"the artifact is on host {foreign(host)!r}, which is none of the allowed artifact hosts; the controller's "
+        "setting ARTIFACT_HOSTS lists them"
+    )
 
 
 async def download(
@@ -120,7 +147,8 @@ async def download(
         max_bytes: of the artifact.
 
     Raises:
-        RetryableError: FetchFailed with the host's wish for `retry_after`; DigestMismatch.
+        RevisionReplaced: DigestMismatch; FetchFailed for an artifact that is gone.
+        RetryableError: FetchFailed with the host's wish for `retry_after`.
         PermanentError: InvalidArchive for an artifact above `max_bytes`; FetchFailed for a URL or digest that cannot be
             used.
         AccessDenied: the host is none of the allowed.
@@ -147,7 +175,7 @@ async def download(
     except aiohttp.ClientError:
         raise RetryableError(Reason.FETCH_FAILED, f"the connection to the artifact's host {host} failed") from None
     if computed != digest:
-        raise RetryableError(
+        raise RevisionReplaced(
             Reason.DIGEST_MISMATCH,
             f"the artifact from {host} is not the one that the source published: it was replaced while it was "
             f"downloaded, which the next try mends, or it was tampered with",
@@ -158,7 +186,7 @@ async def _save(response: aiohttp.ClientResponse, into: Path, *, algorithm: str,
     """Stream the body to the file, and return its digest."""
     if (response.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
-    hasher = hashlib.new(algorithm)
+    hasher = HASHERS[algorithm]()
     size = 0
     with await asyncio.to_thread(into.open, "xb") as file:
 
@@ -190,8 +218,8 @@ def _status_error(response: aiohttp.ClientResponse, host: str) -> RetryableError
     wish = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
     if response.status in _GONE:
         message = f"the artifact is gone from {host} ({response.status}); the source will publish a new one"
-    else:
-        message = f"the artifact's host {host} answered {response.status}"
+        return RevisionReplaced(Reason.FETCH_FAILED, message, retry_after=wish)
+    message = f"the artifact's host {host} answered {response.status}"
     return RetryableError(Reason.FETCH_FAILED, message, retry_after=wish)
 
 

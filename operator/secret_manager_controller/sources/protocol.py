@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from secret_manager_controller.errors import RetryableError
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.sources.tree import SnapshotTree
 
@@ -27,26 +28,40 @@ class SourceReference(Protocol):
         """The source's name."""
         ...
 
+    @property
+    def require_verified(self) -> bool:
+        """Whether only a revision will do whose signature the source has verified."""
+        ...
+
+
+class RevisionReplaced(RetryableError):  # noqa: N818 - it tells what happened.
+    """What was to be fetched is not there any more, or is not what was published: the source may have a newer one."""
+
 
 class Source(Protocol):
     """Where Git content comes from."""
 
-    async def resolve(self, ref: SourceReference) -> Revision:
+    async def resolve(self, ref: SourceReference, *, fresh: bool = False) -> Revision:
         """Return the revision that the source publishes now.
+
+        Args:
+            ref: which source.
+            fresh: ask the source itself, not what is remembered of it.
 
         Raises:
             RetryableError: SourceNotFound, SourceNotReady.
-            PermanentError: the source publishes what this version cannot read.
+            PermanentError: the source publishes what this version cannot read; SourceNotVerified.
         """
         ...
 
-    def fetch(self, revision: Revision) -> AbstractAsyncContextManager[SnapshotTree]:
-        """Lease the files of a revision: `async with source.fetch(revision) as tree`.
+    def fetch(self, ref: SourceReference, revision: Revision) -> AbstractAsyncContextManager[SnapshotTree]:
+        """Lease the files of a revision that `ref` was resolved to: `async with source.fetch(ref, revision) as tree`.
 
         The files stay where they are until the block is left, whatever else is fetched meanwhile.
 
         Raises:
-            RetryableError: FetchFailed, DigestMismatch.
+            RevisionReplaced: FetchFailed or DigestMismatch; resolving it afresh may give another revision.
+            RetryableError: FetchFailed.
             PermanentError: InvalidArchive, FetchFailed.
             AccessDenied: the artifact's host is not an allowed one.
         """

@@ -32,7 +32,7 @@ class WorktreeSource:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    async def resolve(self, ref: SourceReference) -> Revision:  # noqa: ARG002 - the directory stands for any reference.
+    async def resolve(self, ref: SourceReference, *, fresh: bool = False) -> Revision:  # noqa: ARG002 - the directory stands for any reference.
         """Return the commit that is checked out, with `-dirty` if the directory differs from it.
 
         The digest is empty: what may change at any time has no name.
@@ -43,7 +43,7 @@ class WorktreeSource:
         return await asyncio.to_thread(self._revision)
 
     @asynccontextmanager
-    async def fetch(self, revision: Revision) -> AsyncIterator[SnapshotTree]:
+    async def fetch(self, ref: SourceReference, revision: Revision) -> AsyncIterator[SnapshotTree]:  # noqa: ARG002 - likewise.
         """Yield the directory itself."""
         yield SnapshotTree(revision=revision, root=self._directory)
 

@@ -39,7 +39,14 @@ SOURCE_NAMESPACE, SOURCE_NAME = "flux-system", "services"
 WAIT_TIMEOUT = 30.0  # Seconds; what is waited for takes one or two.
 POLL_INTERVAL = 0.05
 STOP_GRACE = 25.0  # Seconds; the controller's own grace is 20.
-PLURALS = {"CustomResourceDefinition": "customresourcedefinitions", "GitRepository": "gitrepositories"}
+FLUX_KINDS = {
+    "GitRepository": GIT_REPOSITORIES,
+    "OCIRepository": ResourcePath(GIT_REPOSITORIES.group, "v1", "ocirepositories"),
+    "Bucket": ResourcePath(GIT_REPOSITORIES.group, "v1", "buckets"),
+    "ExternalArtifact": ResourcePath(GIT_REPOSITORIES.group, "v1", "externalartifacts"),
+}
+PLURALS = {kind: path.plural for kind, path in FLUX_KINDS.items()}
+"""Plurals that are more than the kind in lower case with an `s`."""
 
 
 class StackError(RuntimeError):
@@ -125,8 +132,9 @@ class Stack:
             artifacts = closing.enter_context(ArtifactServer(repository, namespace=SOURCE_NAMESPACE, name=SOURCE_NAME))
             stack = cls(directory, plane, aws, repository, artifacts)
             stack.apply(custom_resource_definition())
-            stack.apply(yaml.safe_load((flux_crds / "source.toolkit.fluxcd.io_gitrepositories.yaml").read_text()))
-            for resource in (SECRET_MANAGER_CONFIGS, GIT_REPOSITORIES):
+            for crd in flux_crds.iterdir():
+                stack.apply(yaml.safe_load(crd.read_text()))
+            for resource in (SECRET_MANAGER_CONFIGS, *FLUX_KINDS.values()):
                 stack.wait(f"{resource.plural} to be served", functools.partial(stack.get, resource.url()))
             for namespace in (CONTROLLER_NAMESPACE, SOURCE_NAMESPACE):
                 stack.create_namespace(namespace)
@@ -267,6 +275,7 @@ class Stack:
             "POD_NAMESPACE": CONTROLLER_NAMESPACE,
             "METRICS_HOST": "127.0.0.1",
             "METRICS_PORT": "0",
+            "ARTIFACT_HOSTS": "127.0.0.1",
             "CACHE_DIRECTORY": str(self.directory / "cache"),
             "AWS_ENDPOINT_URL": self.aws.endpoint_url,
             "LOG_LEVEL": "debug",

@@ -7,11 +7,12 @@ from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.watched_sources import WatchedSources
-from secret_manager_controller.errors import RetryableError
+from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, KubeError
 from secret_manager_controller.sources.flux import revision_of
 from secret_manager_controller.tenancy import SourceGrant
 
+KINDS = {"GitRepository": GIT_REPOSITORIES}
 REPO = SourceGrant("GitRepository", "flux-system", "repo")
 
 
@@ -45,10 +46,15 @@ class Bench:
         self.kube = kube
         self.queue = WorkQueue(clock=lambda: 0.0)
         self.cache = ObjectCache()
-        self.sources = WatchedSources(kube)
+        self.sources = WatchedSources(kube, KINDS)
         self.gone = []
         self.dispatcher = Dispatcher(cache=self.cache, sources=self.sources, queue=self.queue, gone=self.gone.append)
-        self.sweeper = Sweeper(kube, self.dispatcher)
+        self.sweeper = Sweeper(kube, self.dispatcher, KINDS)
+        self.serve("gitrepositories")
+
+    def serve(self, *plurals, version="v1"):
+        resources = [{"name": name} for plural in plurals for name in (plural, f"{plural}/status")]
+        self.kube.put(f"/apis/source.toolkit.fluxcd.io/{version}", resources=resources)
 
     def queued(self):
         keys = sorted(key for key, _ in self.queue.waiting())
@@ -149,16 +155,56 @@ async def test_the_sweep_forgets_sources_that_are_gone_and_queues_their_objects(
     assert bench.sources.ghosts("GitRepository", set()) == ()
 
 
-async def test_a_kind_that_is_not_installed_is_empty_and_asks_for_a_restart_once_it_is(bench):
-    def refuse(verb, path):
-        if path == GIT_REPOSITORIES.url():
-            raise KubeError(404, "not found")
-
-    bench.kube.refuse = refuse
+async def test_a_kind_that_is_uninstalled_is_empty_and_asks_for_a_restart_once_it_is_back(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    bench.dispatcher.object_seen(smc())
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), metadata={"namespace": "team", "name": "a"})
+    bench.queued()
+    bench.serve()
+    assert await bench.sweeper.sweep() == 1
+    assert bench.queued() == ["team/a"]
     assert await bench.sweeper.sweep() == 0
-    bench.kube.refuse = lambda verb, path: None
-    with pytest.raises(KindInstalled, match="gitrepositories"):
+    bench.serve("gitrepositories")
+    with pytest.raises(KindInstalled, match=r"gitrepositories.source.toolkit.fluxcd.io was installed"):
         await bench.sweeper.sweep()
+
+
+async def test_a_kind_that_comes_later_or_moves_asks_for_a_restart(bench):
+    bench.serve("gitrepositories", "buckets")
+    with pytest.raises(KindInstalled, match=r"buckets.source.toolkit.fluxcd.io was installed"):
+        await bench.sweeper.sweep()
+    bench.serve()
+    bench.serve("gitrepositories", version="v1beta2")
+    with pytest.raises(KindInstalled, match=r"gitrepositories.source.toolkit.fluxcd.io is served in v1beta2 now"):
+        await bench.sweeper.sweep()
+
+
+async def test_a_kind_that_the_cluster_does_not_have_is_told(bench):
+    bucket = SourceGrant("Bucket", "flux-system", "repo")
+    with pytest.raises(RetryableError, match=r"has no kind Bucket \(buckets.source.toolkit.fluxcd.io\)") as caught:
+        await bench.sources.read(bucket)
+    assert caught.value.reason is Reason.SOURCE_NOT_FOUND
+
+
+async def test_a_fresh_answer_is_the_api_servers_and_leaves_the_watch_its_news(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    bench.kube.put(GIT_REPOSITORIES.url("flux-system", "repo"), **repository("main@sha1:2"))
+    assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:1"
+    assert revision_of(await bench.sources.read(REPO, fresh=True)).revision == "main@sha1:2"
+    bench.dispatcher.source_seen("GitRepository", repository("main@sha1:2"))
+    assert bench.queued() == ["team/a"]
+
+
+async def test_a_verification_that_changes_queues_the_objects_on_the_source(bench):
+    bench.dispatcher.source_seen("GitRepository", repository())
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    verified = repository()
+    verified["status"]["conditions"].append({"type": "SourceVerified", "status": "True", "reason": "Succeeded"})
+    bench.dispatcher.source_seen("GitRepository", verified)
+    assert bench.queued() == ["team/a"]
 
 
 def test_the_identity_of_a_source_is_its_kind_namespace_and_name(bench):

@@ -15,8 +15,9 @@ from secret_manager_controller.controller.informer import (
     connection_info,
     informer_settings,
 )
-from secret_manager_controller.kube import ApiServer
+from secret_manager_controller.kube import GIT_REPOSITORIES, ApiServer, ResourcePath
 
+KINDS = {"GitRepository": GIT_REPOSITORIES, "Bucket": ResourcePath(GIT_REPOSITORIES.group, "v1beta2", "buckets")}
 OBJECT = {"metadata": {"namespace": "team-a", "name": "idam"}}
 
 
@@ -58,7 +59,9 @@ def operated(monkeypatch):
     async def run(operator, sink=None, *, stop=None, started=None):
         monkeypatch.setattr(informer_module.kopf, "operator", operator)
         informer = KopfInformer(server())
-        await informer.run(sink or Sink(), started=started or asyncio.Event(), stop=stop or asyncio.Event())
+        await informer.run(
+            sink or Sink(), kinds=KINDS, started=started or asyncio.Event(), stop=stop or asyncio.Event()
+        )
 
     return run
 
@@ -80,7 +83,7 @@ async def test_handlers_report_what_they_see_in_our_loop_and_return_nothing(oper
 
     await operated(operator, sink)
     await asyncio.sleep(0)
-    assert returned == [None] * 8
+    assert returned == [None] * 12
     assert sink.heard == [
         ("object seen", "idam", True),
         ("object seen", "idam", True),
@@ -90,6 +93,10 @@ async def test_handlers_report_what_they_see_in_our_loop_and_return_nothing(oper
         ("GitRepository seen", "idam", True),
         ("GitRepository seen", "idam", True),
         ("GitRepository deleted", "idam", True),
+        ("Bucket seen", "idam", True),
+        ("Bucket seen", "idam", True),
+        ("Bucket seen", "idam", True),
+        ("Bucket deleted", "idam", True),
     ]
 
 
@@ -102,7 +109,7 @@ async def test_only_event_handlers_are_registered_and_none_that_changes_objects(
         seen.append(len(registry._watching.get_all_handlers()))
 
     await operated(operator)
-    assert seen == [2]
+    assert seen == [3]
 
 
 async def test_kopf_has_a_loop_of_its_own_whose_end_cancels_nothing_of_ours(operated):

@@ -16,6 +16,7 @@ def test_everything_has_a_default():
         log_level="INFO",
         cluster_id=None,
         cache_directory=Path("/tmp/secret-manager-controller"),
+        artifact_hosts=("svc", "svc.cluster.local"),
         workers=16,
         shutdown_grace=20.0,
         sweep_interval=600.0,
@@ -33,6 +34,9 @@ def test_everything_has_a_default():
         pytest.param({"RUST_LOG": "smc=trace"}, "log_level", "INFO", id="a level for modules only"),
         pytest.param({"LOG_LEVEL": "debug", "RUST_LOG": "error"}, "log_level", "DEBUG", id="LOG_LEVEL first"),
         pytest.param({"SHUTDOWN_GRACE_SECONDS": "2.5"}, "shutdown_grace", 2.5, id="grace"),
+        pytest.param(
+            {"ARTIFACT_HOSTS": "a.example, 10.0.0.1"}, "artifact_hosts", ("a.example", "10.0.0.1"), id="hosts"
+        ),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
     ],
 )

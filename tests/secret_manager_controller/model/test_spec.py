@@ -247,11 +247,7 @@ def test_a_foreign_key_in_a_path_is_cut():
 
 
 NOT_YET = [
-    pytest.param({"sourceRef": {"kind": kind, "name": "a"}}, f"spec.sourceRef.kind {kind}", id=kind)
-    for kind in SourceKind
-    if kind is not SourceKind.GIT_REPOSITORY
-] + [
-    pytest.param({"requireVerifiedSource": True}, "spec.requireVerifiedSource", id="verified"),
+    pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
     pytest.param({"provider": {"type": "gcp", "gcp": GCP}}, "spec.provider.type gcp", id="gcp"),
     pytest.param({"provider": {"type": "azure", "azure": AZURE}}, "spec.provider.type azure", id="azure"),
     pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, "spec.secrets.kustomizePath", id="build"),
@@ -291,7 +287,7 @@ def test_a_store_at_the_top_is_named_as_it_was_written():
 def test_everything_that_is_missing_is_told_at_once():
     reference = {"kind": "Application", "name": "a", "gitCredentials": {"secretName": "c"}}
     assert not_implemented(parse({"sourceRef": reference, "otel": {"type": "Datadog"}})) == (
-        "not implemented in this version: spec.sourceRef.kind Application (use a GitRepository), "
+        "not implemented in this version: spec.sourceRef.kind Application (use one of Flux' sources), "
         "spec.sourceRef.gitCredentials (remove it), spec.otel (remove it)"
     )
 

@@ -104,6 +104,59 @@ def test_a_source_that_is_not_ready_is_waited_for(source: Mapping[str, Any], wor
     assert Reason.SOURCE_NOT_READY is caught.value.reason
 
 
+def verified(
+    status: str | None, *, kind: str = "GitRepository", verify: bool = True, **metadata: int
+) -> dict[str, Any]:
+    """Return a source whose signature was verified or not; `status` None has no such condition."""
+    result = copy.deepcopy(GIT_REPOSITORY) | {"kind": kind}
+    result["metadata"] |= metadata
+    result["spec"] |= {"verify": {"mode": "HEAD", "secretRef": {"name": "keys"}}} if verify else {}
+    if status is not None:
+        condition = {
+            "type": "SourceVerified",
+            "status": status,
+            "reason": "InvalidCommitSignature",
+            "message": "no key",
+        }
+        result["status"]["conditions"].append(condition)
+    return result
+
+
+@pytest.mark.parametrize("kind", ["GitRepository", "OCIRepository"])
+def test_a_verified_source_may_be_required(kind: str) -> None:
+    assert revision_of(verified("True", kind=kind), require_verified=True).digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (verified("True", verify=False), "repo verifies no signature, .*; set the source's spec.verify"),
+        (verified(None), "it has no condition SourceVerified; sign what it publishes"),
+        (verified("False"), "has not verified a signature: InvalidCommitSignature: no key"),
+        (verified("Unknown"), "has not verified a signature"),
+        (
+            verified("True", kind="Bucket"),
+            "of a kind that verifies no signature.*use a GitRepository or an OCIRepository",
+        ),
+        (verified("True", kind="ExternalArtifact"), "of a kind that verifies no signature"),
+    ],
+    ids=["not-asked-for", "not-told", "failed", "unknown", "bucket", "external-artifact"],
+)
+def test_a_source_that_is_not_verified_is_refused_where_that_is_required(source: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(PermanentError, match=words) as caught:
+        revision_of(source, require_verified=True)
+    assert Reason.SOURCE_NOT_VERIFIED is caught.value.reason
+    assert revision_of(source).digest == DIGEST
+
+
+def test_a_suspended_source_with_another_spec_than_was_verified_is_no_verified_one() -> None:
+    source = verified("True", generation=4)
+    source["spec"]["suspend"] = True
+    assert revision_of(source).digest == DIGEST
+    with pytest.raises(RetryableError, match="was changed"):
+        revision_of(source, require_verified=True)
+
+
 def test_a_sources_message_is_capped_and_printable() -> None:
     with pytest.raises(RetryableError) as caught:
         revision_of(changed("status.conditions", ready("False", "Failed", "\x1b[31m" + "x" * 10_000)))
@@ -116,7 +169,8 @@ def test_a_sources_message_is_capped_and_printable() -> None:
     [
         ("status.artifact.digest", None, Reason.FETCH_FAILED),
         ("status.artifact.digest", "sha256:x", Reason.FETCH_FAILED),
-        ("status.artifact.digest", "blake3:" + "0" * 64, Reason.NOT_IMPLEMENTED),
+        ("status.artifact.digest", "blake3:" + "0" * 62, Reason.FETCH_FAILED),
+        ("status.artifact.digest", "md5:" + "0" * 32, Reason.FETCH_FAILED),
         ("status.artifact.url", None, Reason.FETCH_FAILED),
         ("status.artifact.url", "file:///etc/passwd", Reason.FETCH_FAILED),
         ("status.artifact.url", "http://user:canary@h/a", Reason.FETCH_FAILED),
@@ -139,6 +193,7 @@ class Ref:
     kind: str = "GitRepository"
     namespace: str = "flux-system"
     name: str = "repo"
+    require_verified: bool = False
 
 
 class Cluster:
@@ -147,7 +202,8 @@ class Cluster:
     def __init__(self) -> None:
         self.object: dict[str, Any] | None = None
 
-    async def read(self, ref: SourceReference) -> Mapping[str, Any] | None:
+    async def read(self, reference: SourceReference, *, fresh: bool = False) -> Mapping[str, Any] | None:
+        ref = reference
         assert (ref.kind, ref.namespace, ref.name) == ("GitRepository", "flux-system", "repo")
         return self.object
 
@@ -181,7 +237,7 @@ async def test_a_commit_becomes_a_tree(source: FluxSource, cluster: Cluster, ser
     cluster.object = {**GIT_REPOSITORY, "status": git_repository_status(artifact, generation=3)}
     revision = await source.resolve(Ref())
     assert artifact.as_revision() == revision
-    async with source.fetch(revision) as tree:
+    async with source.fetch(Ref(), revision) as tree:
         assert tree.read_file("service/app.env") == b"KEY=one\n"
 
 
@@ -192,7 +248,7 @@ async def test_twenty_objects_on_one_source_download_once(
     cluster.object = {**GIT_REPOSITORY, "status": git_repository_status(artifact, generation=3)}
 
     async def one() -> bytes | None:
-        async with source.fetch(await source.resolve(Ref())) as tree:
+        async with source.fetch(Ref(), await source.resolve(Ref())) as tree:
             return tree.read_file("service/app.env")
 
     assert await asyncio.gather(*[one() for _ in range(20)]) == [b"KEY=one\n"] * 20
@@ -203,10 +259,10 @@ async def test_a_failed_download_is_not_remembered(source: FluxSource, server: A
     revision = server.publish().as_revision()
     server.fault = Fault(status=503, headers={"Retry-After": "2"})
     with pytest.raises(RetryableError, match="answered 503"):
-        async with source.fetch(revision):
+        async with source.fetch(Ref(), revision):
             pass
     server.fault = None
-    async with source.fetch(revision) as tree:
+    async with source.fetch(Ref(), revision) as tree:
         assert tree.exists("service/app.env")
 
 
@@ -217,7 +273,7 @@ async def test_a_replaced_artifact_is_never_unpacked(
     monkeypatch.setattr("secret_manager_controller.sources.cache.extract", lambda *_, **__: opened.append(1))
     server.fault = Fault(body=b"another")
     with pytest.raises(RetryableError, match="tampered") as caught:
-        async with source.fetch(server.publish().as_revision()):
+        async with source.fetch(Ref(), server.publish().as_revision()):
             pass
     assert Reason.DIGEST_MISMATCH is caught.value.reason
     assert opened == []
@@ -235,9 +291,16 @@ async def test_artifacts_come_from_allowed_hosts_only(
     async with aiohttp.ClientSession() as session:
         narrow = FluxSource(read_object=cluster.read, session=session, cache=cache, allowed_hosts=["flux-system.svc"])
         with pytest.raises(AccessDenied):
-            async with narrow.fetch(server.publish().as_revision()):
+            async with narrow.fetch(Ref(), server.publish().as_revision()):
                 pass
     assert server.requests == {}
+
+
+@pytest.mark.parametrize("kind", ["OCIRepository", "Bucket", "ExternalArtifact"])
+def test_what_flux_publishes_is_read_alike_whatever_its_kind(kind: str) -> None:
+    assert revision_of(GIT_REPOSITORY | {"kind": kind}) == revision_of(GIT_REPOSITORY)
+    with pytest.raises(RetryableError, match=f"{kind} flux-system/repo has no artifact yet"):
+        revision_of(changed("status.artifact", None) | {"kind": kind})
 
 
 def test_both_are_sources(source: FluxSource) -> None:

@@ -20,6 +20,7 @@ class Ref:
     kind: str = "GitRepository"
     namespace: str = "n"
     name: str = "n"
+    require_verified: bool = False
 
 
 async def revision(directory: Path) -> str:
@@ -97,7 +98,7 @@ async def test_the_directory_is_read_as_it_is(git_repository: Path) -> None:
     resolved = await source.resolve(Ref())
     assert ("", git_repository.as_uri()) == (resolved.digest, resolved.url)
     (git_repository / "service/app.env").write_bytes(b"KEY=two\n")
-    async with source.fetch(resolved) as tree:
+    async with source.fetch(Ref(), resolved) as tree:
         assert (git_repository, resolved) == (tree.root, tree.revision)
         assert tree.read_file("service/app.env") == b"KEY=two\n"
         with pytest.raises(PermanentError, match="is a symbolic link"):

@@ -20,12 +20,10 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     """Yield each field that is not implemented, and what to do until it is."""
     source, provider = spec.source_ref, spec.provider
     short = spec.declared_provider is None
-    if source.kind is not SourceKind.GIT_REPOSITORY:
-        yield f"spec.sourceRef.kind {source.kind}", "use a GitRepository"
+    if source.kind is SourceKind.APPLICATION:
+        yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
     if source.git_credentials is not None:
         yield "spec.sourceRef.gitCredentials", "remove it"
-    if spec.require_verified_source:
-        yield "spec.requireVerifiedSource", "remove it"
     if provider.type is not ProviderType.AWS:
         yield (f"spec.{provider.type}" if short else f"spec.provider.type {provider.type}"), "use aws"
     if spec.secrets.kustomize_path is not None:
