@@ -140,7 +140,7 @@ def test_a_deletion_that_hangs_is_released_by_the_annotation(stack, tenant):
 @pytest.mark.parametrize(
     ("reason", "spec"),
     [
-        pytest.param("NotImplemented", {"provider": {"type": "gcp", "gcp": {"projectId": "a-project"}}}, id="gcp"),
+        pytest.param("NotImplemented", {"sourceRef": {"kind": "Application", "name": "source"}}, id="argo"),
         pytest.param("CredentialsUnavailable", {}, id="no-login"),
     ],
 )
@@ -434,7 +434,9 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
     [
         pytest.param({"otel": {"type": "Otlp", "endpoint": "http://otel:4317"}}, "spec.otel", id="otel"),
         pytest.param(
-            {"provider": {"type": "gcp", "gcp": {"projectId": "a-project"}}}, "spec.provider.type gcp", id="gcp"
+            {"provider": {"type": "gcp", "gcp": {"projectId": "a-project", "labels": {"team": "a"}}}},
+            "spec.provider.gcp.labels",
+            id="gcp",
         ),
         pytest.param({"provider": None, "azure": {"vaultName": "a-vault"}}, "spec.azure", id="azure"),
         pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),

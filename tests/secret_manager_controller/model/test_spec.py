@@ -248,7 +248,9 @@ def test_a_foreign_key_in_a_path_is_cut():
 
 NOT_YET = [
     pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
-    pytest.param({"provider": {"type": "gcp", "gcp": GCP}}, "spec.provider.type gcp", id="gcp"),
+    pytest.param(
+        {"provider": {"type": "gcp", "gcp": GCP | {"labels": {"a": "b"}}}}, "spec.provider.gcp.labels", id="gcp-labels"
+    ),
     pytest.param({"provider": {"type": "azure", "azure": AZURE}}, "spec.provider.type azure", id="azure"),
     pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, "spec.secrets.kustomizePath", id="build"),
     pytest.param({"otel": {"type": "Datadog"}}, "spec.otel", id="otel"),
@@ -279,8 +281,8 @@ def test_a_store_at_the_top_is_named_as_it_was_written():
     assert not_implemented(parse({"aws": {"tags": {"a": "b"}}}, without=["provider"])) == (
         "not implemented in this version: spec.aws.tags (remove it)"
     )
-    assert not_implemented(parse({"gcp": GCP}, without=["provider"])) == (
-        "not implemented in this version: spec.gcp (use aws)"
+    assert not_implemented(parse({"azure": AZURE}, without=["provider"])) == (
+        "not implemented in this version: spec.azure (use aws or gcp)"
     )
 
 

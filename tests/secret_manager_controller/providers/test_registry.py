@@ -73,9 +73,13 @@ def test_a_login_never_prints_its_secrets():
     [
         ({"type": "aws", "aws": {"region": "eu-west-1"}}, "aws/eu-west-1"),
         ({"type": "gcp", "gcp": {"projectId": "my-project"}}, "gcp/my-project"),
+        (
+            {"type": "gcp", "gcp": {"projectId": "my-project", "location": "europe-west3"}},
+            "gcp/my-project/europe-west3",
+        ),
         ({"type": "azure", "azure": {"vaultName": "my-vault"}}, "azure/my-vault"),
     ],
-    ids=["aws", "gcp", "azure"],
+    ids=["aws", "gcp", "gcp-regional", "azure"],
 )
 def test_stores_are_told_apart(provider, name):
     body = {"sourceRef": {"name": "r"}, "provider": provider, "secrets": {"environment": "dev"}}

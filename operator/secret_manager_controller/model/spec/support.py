@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from secret_manager_controller.model.spec.auth import AwsAuthType
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
-from secret_manager_controller.model.spec.stores import AwsStore, ProviderType
+from secret_manager_controller.model.spec.stores import AwsStore, GcpStore, ProviderType
 
 
 def not_implemented(spec: Spec) -> str | None:
@@ -24,15 +24,23 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
         yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
     if source.git_credentials is not None:
         yield "spec.sourceRef.gitCredentials", "remove it"
-    if provider.type is not ProviderType.AWS:
-        yield (f"spec.{provider.type}" if short else f"spec.provider.type {provider.type}"), "use aws"
+    if provider.type is ProviderType.AZURE:
+        yield (f"spec.{provider.type}" if short else f"spec.provider.type {provider.type}"), "use aws or gcp"
     if spec.secrets.kustomize_path is not None:
         yield "spec.secrets.kustomizePath", "use files and spec.secrets.basePath"
+    if provider.gcp is not None:
+        for option, instead in _missing_of_gcp(provider.gcp):
+            yield f"{'spec.gcp' if short else 'spec.provider.gcp'}.{option}", instead
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
     if spec.otel is not None:
         yield "spec.otel", "remove it"
+
+
+def _missing_of_gcp(store: GcpStore) -> Iterator[tuple[str, str]]:
+    if store.labels is not None:
+        yield "labels", "remove it"
 
 
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
