@@ -1,10 +1,13 @@
-"""A proxy before a real API server that fails on demand: outages, watches that break, watches that are too old.
+"""A proxy before a real API server that fails on demand: outages, slowness, watches that break or are too old.
 
     with ApiProxy(plane) as proxy:
         environment = {"KUBECONFIG": str(proxy.kubeconfig(directory))}
         proxy.refuse(503)               # everything is refused from now on
         with proxy.expired_watches():   # every watch ends with 410 Gone
             ...                         # what happens here gives no event
+        with proxy.partitioned():       # nothing gets through; it arrives late, when the context ends
+            ...
+        proxy.delay(30, of="/leases")   # these requests arrive late
 
 What is not refused reaches the API server as it is, credentials included, and comes back as it is.
 """
@@ -47,6 +50,10 @@ class ApiProxy:
         self._plane = plane
         self._refusal: int | None = None
         self._expired = False
+        self._delay = (0.0, "")
+        self._passing = threading.Event()
+        self._passing.set()
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._watches: set[socket.socket] = set()
         self._server = _Server(("127.0.0.1", 0), _handler_of(self))
@@ -57,6 +64,8 @@ class ApiProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._passing.set()
         self._server.shutdown()
         self._thread.join()
         self.cut_watches()
@@ -83,6 +92,22 @@ class ApiProxy:
         if status is not None:
             self.cut_watches()
 
+    def delay(self, seconds: float, *, of: str = "") -> None:
+        """Let requests whose path contains `of` arrive so much later, even if the client is gone by then; 0 ends it."""
+        self._delay = (seconds, of)
+
+    @contextlib.contextmanager
+    def partitioned(self) -> Iterator[None]:
+        """Let nothing through either way as long as the context lasts: no refusal, no end of a connection, silence.
+
+        What was sent meanwhile arrives afterwards, as packets do that are sent again.
+        """
+        self._passing.clear()
+        try:
+            yield
+        finally:
+            self._passing.set()
+
     def cut_watches(self) -> None:
         """Break every watch that is open."""
         with self._lock:
@@ -107,6 +132,12 @@ class ApiProxy:
         """Answer one request."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         is_watch = "watch=true" in handler.path
+        seconds, of = self._delay
+        if seconds and of in handler.path and not is_watch:
+            self._closed.wait(seconds)
+        self._passing.wait()
+        if self._closed.is_set():
+            raise ConnectionAbortedError
         if (refusal := self._refusal) is not None:
             _answer(handler, refusal, {"kind": "Status", "status": "Failure", "code": refusal, "message": "refused"})
         elif is_watch and self._expired:
@@ -132,6 +163,7 @@ class ApiProxy:
                 handler.send_header("Transfer-Encoding", "chunked")
                 handler.end_headers()
                 for chunk in iter(functools.partial(response.read1, CHUNK), b""):
+                    self._passing.wait()
                     handler.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 handler.wfile.write(b"0\r\n\r\n")
 

@@ -175,6 +175,13 @@ class AwsServer:
         """Return the current value of each secret that has one and is not scheduled for deletion."""
         return {n: s.value for n, s in self.secrets().items() if s.value is not None and not s.deleted}
 
+    def history(self) -> Mapping[str, tuple[bytes, ...]]:
+        """Return the values of all versions of each secret, oldest first."""
+        return {
+            name: tuple(base64.b64decode(value) for value in values if value is not None)
+            for name, values in self._control("history", region=self.region).items()
+        }
+
     def versions(self, name: str) -> int:
         """Return how many versions a secret has; 0 where there is none."""
         secret = self.secrets().get(name)

@@ -204,6 +204,7 @@ class AwsApplication:
                     names=request.names,
                     code=answer.code,
                     committed=answer.committed,
+                    seconds=max(time.time() - request.at, 0.0),
                 )
             )
 
@@ -276,6 +277,13 @@ class Controls:
                 "tags": {tag["Key"]: tag["Value"] for tag in secret.tags or []},
                 "deleted": secret.is_deleted(),
             }
+            for secret in self._application.region(region).secrets.values()
+        }
+
+    def history(self, *, region: str) -> dict[str, list[str | None]]:
+        """Return the values of each secret's versions, oldest first."""
+        return {
+            secret.name: [_exposed(version) for version in secret.versions.values()]
             for secret in self._application.region(region).secrets.values()
         }
 

@@ -20,6 +20,7 @@ class Call:
         names: the secrets that it named.
         code: `OK`, or the error code of the answer.
         committed: whether the store carried it out, whatever was answered.
+        seconds: from its arrival until it had been carried out or refused; 0 from stores that take no time.
     """
 
     number: int
@@ -29,3 +30,4 @@ class Call:
     names: tuple[str, ...]
     code: str
     committed: bool
+    seconds: float = 0.0

@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -81,6 +81,7 @@ class ControlPlane:
         self._tokens = tokens
         self._tls = ssl.create_default_context(cafile=self.ca_file)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, Sequence[str | os.PathLike[str]]] = {}
         self._closing = contextlib.ExitStack()
 
     @classmethod
@@ -205,6 +206,29 @@ class ControlPlane:
             is_json = response.headers.get_content_type().endswith("json")
             return response.status, json.loads(text) if is_json else text
 
+    @contextlib.contextmanager
+    def api_server_gone(self) -> Iterator[None]:
+        """Kill the API server; when the context ends, start it again and return when it is ready.
+
+        Meanwhile connections to its port are refused. etcd and what it holds stay.
+
+        Raises:
+            ControlPlaneError: it did not come back.
+        """
+        name = "kube-apiserver"
+        with socket.socket() as holder:
+            # Bound and not listening: nobody else is given the port, and who connects is refused.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind((HOST, self._port))
+            self._processes[name].kill()
+            self._processes[name].wait()
+            try:
+                yield
+            finally:
+                program, *arguments = self._commands[name]
+                self._launch(Path(program), name=name, arguments=[os.fspath(argument) for argument in arguments])
+                self._wait(name, self._ready, deadline=time.monotonic() + READY_TIMEOUT)
+
     def audit_events(self) -> list[dict[str, Any]]:
         """Return the audit events of all requests so far (audit.k8s.io/v1 `Event`, level Metadata), oldest first.
 
@@ -218,7 +242,8 @@ class ControlPlane:
         return [json.loads(line) for line in complete.splitlines()]
 
     def _launch(self, program: Path, *, name: str, arguments: Sequence[str]) -> None:
-        self._processes[name] = processes.start([program, *arguments], log=self.directory / f"{name}.log")
+        self._commands[name] = [program, *arguments]
+        self._processes[name] = processes.start(self._commands[name], log=self.directory / f"{name}.log")
 
     def _wait(self, name: str, ready: Callable[[], bool], *, deadline: float) -> None:
         process, log = self._processes[name], self.directory / f"{name}.log"

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -59,11 +59,14 @@ class ControllerProcess:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
+        self._port: int | None = None
 
     @property
     def port(self) -> int | None:
         """The port of /metrics, or None as long as it is not served."""
-        return next((record["port"] for record in self.records() if record.get("message") == "Started"), None)
+        if self._port is None:
+            self._port = next((record["port"] for record in self.records() if record.get("message") == "Started"), None)
+        return self._port
 
     def records(self) -> list[dict[str, Any]]:
         """Return the log records so far; a line that is no JSON comes as `{"message": line}`."""
@@ -263,8 +266,13 @@ class Stack:
         finally:
             controller.stop()
 
-    def launch_controller(self, **settings: str) -> ControllerProcess:
-        """Start a controller and return at once; see `controller`. Who calls this stops it."""
+    def launch_controller(self, *, prefix: Sequence[str] = (), **settings: str) -> ControllerProcess:
+        """Start a controller and return at once; see `controller`. Who calls this stops it.
+
+        Args:
+            prefix: a program and its arguments that start the controller in their turn.
+            settings: environment variables beside those that the parts need.
+        """
         log = self.directory / f"controller-{time.monotonic_ns()}.log"
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -280,7 +288,7 @@ class Stack:
             "AWS_ENDPOINT_URL": self.aws.endpoint_url,
             "LOG_LEVEL": "debug",
         }
-        command = [sys.executable, "-m", "secret_manager_controller.controller.main"]
+        command = [*prefix, sys.executable, "-m", "secret_manager_controller.controller.main"]
         return ControllerProcess(processes.start(command, log=log, environment=environment | settings), log)
 
 

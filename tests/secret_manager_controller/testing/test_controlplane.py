@@ -187,3 +187,12 @@ def runs_in(process: Path, directory: Path) -> bool:
         return os.fsencode(directory) in (process / "cmdline").read_bytes()
     except OSError:  # It ended meanwhile.
         return False
+
+
+def test_the_api_server_goes_and_comes_back_with_what_it_held(tool):
+    with ControlPlane.start(etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver")) as plane:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kept"}}
+        assert plane.request("POST", "/api/v1/namespaces", body=body)[0] == 201
+        with plane.api_server_gone(), pytest.raises(ConnectionRefusedError):
+            plane.request("GET", "/readyz")
+        assert plane.request("GET", "/api/v1/namespaces/kept")[0] == 200
