@@ -104,6 +104,10 @@ async def _perform(write: Write, session: StoreSession) -> InventoryEntry | None
     match write:
         case Create(secret):
             version = await provider.create(secret, mark=mark, revision=session.revision, fence=fence)
+        case Update(secret, current, write=False, recorded=recorded):
+            await provider.adopt(current, mark=mark, fence=fence)
+            assert current.version is not None  # A secret without a version is written.
+            return InventoryEntry(secret.name, current.version, recorded)
         case Update(secret, current):
             version = await provider.update(secret, current=current, mark=mark, revision=session.revision, fence=fence)
         case Adopt(secret, current, write=value_differs):

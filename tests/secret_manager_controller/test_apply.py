@@ -69,6 +69,15 @@ async def test_every_kind_of_action_is_carried_out_and_recorded():
     assert (report.synced, report.wanted, report.changed, report.complete) == (5, 6, True, False)
 
 
+async def test_options_are_set_and_the_value_keeps_its_version_and_its_record():
+    bench = Bench()
+    current = bench.stored("o")
+    report = await bench.apply(Update(wanted("o"), current, write=False, recorded="hash-before"))
+    assert [call.operation for call in bench.store.writes()] == ["adopt"]
+    assert report.inventory == {"o": InventoryEntry("o", current.version, "hash-before")}
+    assert (report.updated, report.synced, report.complete) == (("o",), 1, True)
+
+
 async def test_what_was_written_is_remembered_so_that_it_needs_no_read():
     bench = Bench()
     report = await bench.apply(Create(wanted("c")))

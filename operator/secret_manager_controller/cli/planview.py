@@ -137,6 +137,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str, str]]:
                 yield "conflict", name, message.removeprefix(f"{name!r} ")
             case Adopt(secret, _, write=True):
                 yield "adopt", secret.name, "its value is replaced"
+            case Update(secret, _, write=False):
+                yield "update", secret.name, "its value stays, its options change"
             case _:
                 yield kind_of(action), name_of(action), ""
     yield from (("held", name, "left the source with many others") for name in plan.held)

@@ -30,7 +30,7 @@ def settled(inventory: Inventory, observed: ObservedState, *, me: OwnerMark, ign
     Args:
         inventory: what status records; it may be empty, which is never settled.
         observed: the store now, for at least the inventory's names.
-        me: our mark; a secret that lost it is not settled.
+        me: our mark; a secret that lost it is not settled, nor is one whose options differ.
         ignore_versions: for `updatePolicy: CreateOnly`, where a changed value is left alone.
     """
     return bool(inventory) and all(
@@ -38,6 +38,7 @@ def settled(inventory: Inventory, observed: ObservedState, *, me: OwnerMark, ign
         and remote.state is RemoteState.ACTIVE
         and remote.mark == me
         and remote.version is not None
+        and not remote.options_differ
         and (ignore_versions or remote.version == entry.version)
         for entry in inventory.values()
     )

@@ -36,12 +36,15 @@ class RemoteSecret:
     Attributes:
         version: the current version, or None where the secret has no usable one: such a secret is never "synced".
         mark: our owner mark if the secret carries one, whoever wrote it.
+        options_differ: whether what stands beside the value (tags, a content type) is other than the object declares;
+            what it does not declare is not managed, and never differs.
     """
 
     name: SecretName
     version: Version | None
     mark: OwnerMark | None
     state: RemoteState = RemoteState.ACTIVE
+    options_differ: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,17 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Ours, with another value than Git's or without a usable one."""
+    """Ours, with another value than Git's or without a usable one, or with other options than the object declares.
+
+    Attributes:
+        write: the value is written; else only what stands beside it.
+        recorded: of a value that is not written, the source that it is known to equal.
+    """
 
     secret: DesiredSecret
     current: RemoteSecret
+    write: bool = True
+    recorded: SourceHash = NOT_COMPARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,22 +233,26 @@ def _decide(
         return Update(secret, remote) if mine else Adopt(secret, remote, write=True)
     assert remote.version is not None  # _usable said so.
     if mine and _recorded(secret, remote, entry, policy):
-        return Unchanged(secret.name, remote.version, secret.source_hash)
+        return _kept(secret, remote, secret.source_hash)
     if policy.update_policy is UpdatePolicy.CREATE_ONLY:
         # What was not compared is not recorded as equal: once the policy is Replace, it is read.
         known = entry.source_hash if entry is not None and entry.version == remote.version else NOT_COMPARED
-        return (
-            Unchanged(secret.name, remote.version, known)
-            if mine
-            else Adopt(secret, remote, write=False, compared=False)
-        )
+        return _kept(secret, remote, known) if mine else Adopt(secret, remote, write=False, compared=False)
     if verdict is None:
         # It vanished between the listing and the read. The update then fails with StoreChanged and is tried again.
         return Update(secret, remote) if mine else Adopt(secret, remote, write=True)
     confirmed = replace(remote, version=verdict.version)
     if not mine:
         return Adopt(secret, confirmed, write=not verdict.equal)
-    return Unchanged(secret.name, verdict.version, secret.source_hash) if verdict.equal else Update(secret, confirmed)
+    return _kept(secret, confirmed, secret.source_hash) if verdict.equal else Update(secret, confirmed)
+
+
+def _kept(secret: DesiredSecret, remote: RemoteSecret, recorded: SourceHash) -> Unchanged | Update:
+    """Return the action for a secret of ours whose value stays."""
+    assert remote.version is not None  # A secret without one is written.
+    if remote.options_differ:
+        return Update(secret, remote, write=False, recorded=recorded)
+    return Unchanged(secret.name, remote.version, recorded)
 
 
 def _ownership(remote: RemoteSecret, policy: PlanPolicy) -> _Ownership:

@@ -30,7 +30,7 @@ class Provider(Protocol):
     """
 
     async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
-        """Look at the named secrets and at all that carry `mark`, without reading a value.
+        """Look at the named secrets and at all that carry `mark`, without reading a value; tell whose options differ.
 
         A name that is missing from the answer does not exist: where the store's listing may be stale, that is
         confirmed on the one secret.
@@ -66,7 +66,10 @@ class Provider(Protocol):
         ...
 
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
-        """Put our mark on an existing secret; its value stays as it is."""
+        """Put our mark and the options that the object declares on an existing secret; its value stays as it is.
+
+        So it is called for a secret of ours whose options differ as well. `create` and `update` write the options too.
+        """
         ...
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:

@@ -31,6 +31,8 @@ from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, Re
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
 from secret_manager_controller.testing.contract_subject import (
     BINARY_VALUES,
+    DECLARED,
+    LABEL,
     MANY_ATTEMPTS,
     ME,
     NEIGHBOUR,
@@ -269,6 +271,69 @@ class ProviderContract:
         with pytest.raises(RetryableError) as raised:
             await subject.provider.adopt(RemoteSecret(SecretName("a"), None, None), mark=ME, fence=SoleMemberFence())
         assert raised.value.reason is Reason.STORE_CHANGED
+
+    # options
+
+    async def test_create_writes_what_is_declared(self, subject: Subject) -> None:
+        await subject.optioned().write("a", b"v")
+        assert subject.store.labels("a")[LABEL] == DECLARED
+        assert not (await subject.optioned().look("a")).options_differ
+
+    @pytest.mark.parametrize("present", [None, "red"], ids=["absent", "another"])
+    async def test_observe_sees_other_options_than_are_declared(self, subject: Subject, present: str | None) -> None:
+        optioned = subject.optioned()
+        version = await subject.write("a", b"v")
+        if present is not None:
+            subject.store.set_label("a", LABEL, present)
+        assert await optioned.look("a") == RemoteSecret(SecretName("a"), version, ME, options_differ=True)
+
+    async def test_what_is_not_declared_is_not_managed(self, subject: Subject) -> None:
+        optioned = subject.optioned()
+        await optioned.write("a", b"v")
+        subject.store.set_label("a", "by-hand", "x")
+        assert not (await optioned.look("a")).options_differ
+        subject.store.set_label("a", LABEL, "red")
+        assert not (await subject.look("a")).options_differ
+        await subject.write("a", b"w", current=await subject.look("a"))
+        labels = subject.store.labels("a")
+        assert (labels[LABEL], labels["by-hand"]) == ("red", "x")
+
+    async def test_options_are_set_without_another_version(self, subject: Subject) -> None:
+        optioned = subject.optioned()
+        version = await subject.write("a", b"v")
+        subject.store.set_label("a", "by-hand", "x")
+        for _ in range(2):
+            await optioned.provider.adopt(await optioned.look("a"), mark=ME, fence=SoleMemberFence())
+        assert await optioned.look("a") == RemoteSecret(SecretName("a"), version, ME)
+        assert subject.store.labels("a").items() >= {(LABEL, DECLARED), ("by-hand", "x")}
+        assert subject.store.versions("a") == 1
+
+    async def test_options_are_not_set_on_what_somebody_else_took(self, subject: Subject) -> None:
+        optioned = subject.optioned()
+        subject.store.put_by_hand("a", b"theirs", mark=NEIGHBOUR)
+        with pytest.raises(RetryableError) as raised:
+            await optioned.provider.adopt(
+                RemoteSecret(SecretName("a"), (await subject.look("a")).version, ME, options_differ=True),
+                mark=ME,
+                fence=SoleMemberFence(),
+            )
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert LABEL not in subject.store.labels("a")
+
+    async def test_update_writes_what_is_declared(self, subject: Subject) -> None:
+        optioned = subject.optioned()
+        await subject.write("a", b"v")
+        await optioned.write("a", b"w", current=await optioned.look("a"))
+        assert subject.store.labels("a")[LABEL] == DECLARED
+        assert not (await optioned.look("a")).options_differ
+        assert subject.store.versions("a") == 2
+
+    async def test_adopt_writes_what_is_declared(self, subject: Subject) -> None:
+        optioned = subject.optioned()
+        subject.store.put_by_hand("a", b"v")
+        await optioned.provider.adopt(await optioned.look("a"), mark=ME, fence=SoleMemberFence())
+        assert (subject.store.mark("a"), subject.store.labels("a")[LABEL]) == (ME, DECLARED)
+        assert not (await optioned.look("a")).options_differ
 
     # delete
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pytest
@@ -21,6 +21,9 @@ NEIGHBOUR = OwnerMark("cluster-a", "team-a/app-2")
 STRANGER = OwnerMark("cluster-b", "team-a/app")
 """Our namesake in another cluster."""
 REVISION = "main@sha1:" + "6f1c" * 10
+
+LABEL, DECLARED = "team", "blue"
+"""What `Subject.declaring` declares of every secret."""
 
 MANY_ATTEMPTS = 10  # More than any provider makes of one request.
 
@@ -66,6 +69,14 @@ class StoreControl(Protocol):
         """Return a secret's owner mark."""
         ...
 
+    def labels(self, name: str) -> Mapping[str, str]:
+        """Return a secret's labels or tags."""
+        ...
+
+    def set_label(self, name: str, key: str, value: str) -> None:
+        """Write one of them as a person would, on the version that is current."""
+        ...
+
     def put_by_hand(self, name: str, value: bytes, *, mark: OwnerMark | None = None) -> object:
         """Write a value as a person would, with a mark where the secret is new."""
         ...
@@ -106,6 +117,8 @@ class Subject:
         largest: most bytes of a value.
         page: most secrets that the store lists at once.
         lacks: what the store cannot do.
+        declaring: a provider for the same store whose object declares the label or tag `LABEL`; None where a provider
+            knows no options.
     """
 
     provider: Provider
@@ -114,6 +127,13 @@ class Subject:
     largest: int = 65_536
     page: int = 100
     lacks: frozenset[Lacks] = frozenset()
+    declaring: Provider | None = None
+
+    def optioned(self) -> Subject:
+        """Return the same with the provider that declares a label; skip the case where there is none."""
+        if self.declaring is None:
+            pytest.skip("this provider knows no options")
+        return replace(self, provider=self.declaring)
 
     def needs(self, *capabilities: Lacks) -> None:
         """Skip the case where the store lacks one of the capabilities."""

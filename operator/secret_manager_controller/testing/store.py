@@ -34,6 +34,7 @@ class FakeSecret:
     versions: dict[Version, SecretValue] = field(default_factory=dict)
     current: Version | None = None
     state: RemoteState = RemoteState.ACTIVE
+    labels: dict[str, str] = field(default_factory=dict)
     written: dict[tuple[Version | None, SourceHash], Version] = field(default_factory=dict)
     """The version that each write made, by what it replaced and from what: a repetition makes no other."""
 
@@ -79,6 +80,14 @@ class FakeStore:
         """Return a secret's owner mark."""
         secret = self.secrets.get(SecretName(name))
         return None if secret is None else secret.mark
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """Return a secret's labels."""
+        return dict(self.secrets[SecretName(name)].labels)
+
+    def set_label(self, name: str, key: str, value: str) -> None:
+        """Write a label by hand."""
+        self.secrets[SecretName(name)].labels[key] = value
 
     def writes(self) -> list[Call]:
         """Return the calls that asked for a change."""
@@ -158,19 +167,21 @@ class FakeProvider:
     Args:
         store: several providers may share it, as replicas share an account.
         who: names this one in the call log.
+        labels: what objects declare beside values; others are not managed.
     """
 
-    def __init__(self, store: FakeStore, *, who: str = "fake") -> None:
+    def __init__(self, store: FakeStore, *, who: str = "fake", labels: Mapping[str, str] | None = None) -> None:
         self.closed = False
         self._store = store
         self._who = who
+        self._labels = dict(labels or {})
 
     async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
         """Look at secrets; see `Provider.observe`."""
         async with _Call(self._store, self._who, "observe", names):
             return ObservedState(
                 {
-                    name: RemoteSecret(name, secret.current, secret.mark, secret.state)
+                    name: RemoteSecret(name, secret.current, secret.mark, secret.state, self._differs(secret))
                     for name, secret in self._store.secrets.items()
                     if name in names or secret.mark == mark
                 }
@@ -213,7 +224,11 @@ class FakeProvider:
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
         """Mark a secret; see `Provider.adopt`."""
         async with _Call(self._store, self._who, "adopt", [current.name], fence):
-            self._existing(current.name).mark = mark
+            stored = self._existing(current.name)
+            if stored.mark not in {current.mark, mark}:
+                raise _changed(current.name)
+            stored.mark = mark
+            stored.labels |= self._labels
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
         """Schedule a secret's deletion; see `Provider.delete`."""
@@ -225,6 +240,9 @@ class FakeProvider:
         """Note that the provider was closed."""
         self.closed = True
 
+    def _differs(self, secret: FakeSecret) -> bool:
+        return not self._labels.items() <= secret.labels.items()
+
     def _existing(self, name: SecretName) -> FakeSecret:
         stored = self._store.secrets.get(name)
         if stored is None:
@@ -234,6 +252,7 @@ class FakeProvider:
     def _write(self, stored: FakeSecret, secret: DesiredSecret, *, previous: Version | None) -> Version:
         key = (previous, secret.source_hash)
         version = stored.written.setdefault(key, self._store.next_version())
+        stored.labels |= self._labels
         return stored.put(secret.value, version)
 
 

@@ -7,6 +7,8 @@ import yaml
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.observed import OwnerMark
+from secret_manager_controller.providers.registry import PROVIDERS
+from secret_manager_controller.testing.store import FakeProvider
 
 ME = OwnerMark("standalone", "team/app")
 CANARY = "canary-5up3r-s3cr3t"
@@ -38,6 +40,17 @@ Plan: 1 to create, 1 to update, 2 to adopt, 1 to prune, 1 unchanged, 1 in confli
     )
     assert (result.stderr, result.exit_code) == ("", 0)
     assert store.writes() == []
+
+
+def test_shows_what_gets_other_options_and_keeps_its_value(store, one_shot, worktree, monkeypatch):
+    monkeypatch.setitem(PROVIDERS, "aws", lambda *_: FakeProvider(store, labels={"team": "blue"}))
+    worktree(SAME="1")
+    store.put_by_hand("app-SAME", b"1", mark=ME)
+    assert "~ update   app-SAME  (its value stays, its options change)" in one_shot("plan").stdout
+    assert one_shot("apply").exit_code == 0
+    assert store.labels("app-SAME") == {"team": "blue"}
+    assert store.versions("app-SAME") == 1
+    assert "1 unchanged" in one_shot("plan").stdout
 
 
 def test_shows_what_left_the_source_and_stays(store, one_shot, worktree, manifest):

@@ -39,8 +39,8 @@ PRUNE = dataclasses.replace(POLICY, prune=True)
 WANTED = DesiredSecret("db", SecretValue(b"new"), "hash-2")
 
 
-def remote(name="db", version="v1", mark=ME, state=RemoteState.ACTIVE):
-    return RemoteSecret(name, version, mark, state)
+def remote(name="db", version="v1", mark=ME, state=RemoteState.ACTIVE, differs=False):
+    return RemoteSecret(name, version, mark, state, differs)
 
 
 def observed(*secrets):
@@ -102,6 +102,38 @@ def decide(found, recorded, policy, verdict=None):
             Verdict("v3", equal=False),
             Update(WANTED, remote(version="v3")),
             id="the confirmed version is the one that is replaced",
+        ),
+        pytest.param(
+            remote(differs=True),
+            RECORDED,
+            POLICY,
+            None,
+            Update(WANTED, remote(differs=True), write=False, recorded="hash-2"),
+            id="other options",
+        ),
+        pytest.param(
+            remote(differs=True),
+            OUTDATED,
+            POLICY,
+            Verdict("v1", equal=True),
+            Update(WANTED, remote(differs=True), write=False, recorded="hash-2"),
+            id="other options, and encrypted anew",
+        ),
+        pytest.param(
+            remote(differs=True),
+            OUTDATED,
+            POLICY,
+            Verdict("v1", equal=False),
+            Update(WANTED, remote(differs=True)),
+            id="other options, and changed in Git",
+        ),
+        pytest.param(
+            remote(version="v2", differs=True),
+            RECORDED,
+            CREATE_ONLY,
+            None,
+            Update(WANTED, remote(version="v2", differs=True), write=False, recorded=NOT_COMPARED),
+            id="other options of a value that is left as it is",
         ),
         pytest.param(remote(version=None), {}, POLICY, None, Update(WANTED, remote(version=None)), id="no version"),
         pytest.param(
@@ -246,6 +278,7 @@ def test_cleanup_deletes_what_carries_our_mark_and_nothing_else():
         pytest.param([remote(version="v2")], False, id="version moved"),
         pytest.param([remote(version=None)], False, id="no version"),
         pytest.param([remote(mark=None)], False, id="mark removed"),
+        pytest.param([remote(differs=True)], False, id="other options"),
         pytest.param([remote(mark=LIVING)], False, id="taken over"),
         pytest.param([remote(state=RemoteState.DELETION_SCHEDULED)], False, id="deletion scheduled"),
         pytest.param([remote(), remote("more")], True, id="others beside it"),
@@ -267,6 +300,7 @@ REMOTES = st.builds(
     st.sampled_from(["v1", "v2", None]),
     st.sampled_from([ME, LIVING, GONE, ELSEWHERE, None]),
     st.sampled_from(RemoteState),
+    st.booleans(),
 )
 STORES = st.lists(REMOTES, max_size=8).map(lambda found: observed(*found))
 WISHES = st.lists(st.builds(DesiredSecret, NAMES, st.just(SecretValue(b"x")), st.sampled_from(["h1", "h2"]))).map(
@@ -312,5 +346,5 @@ def test_a_value_that_is_to_be_overwritten_was_read_or_is_unusable(wanted, store
     to_read = {found.name for found in names_to_read(wanted, store, recorded, policy)}
     equal = {name: Verdict(store.secrets[name].version, equal=True) for name in to_read}
     for change in make_plan(wanted, store, recorded, policy, equal).changes:
-        if isinstance(change, Update):
+        if isinstance(change, Update) and change.write:
             assert change.current.version is None or change.current.state is RemoteState.DELETION_SCHEDULED

@@ -7,7 +7,7 @@ import pytest
 from lease_sharding.fence import SoleMemberFence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.testing.contract import ProviderContract, Subject
-from secret_manager_controller.testing.contract_subject import ME, REVISION, desired
+from secret_manager_controller.testing.contract_subject import DECLARED, LABEL, ME, REVISION, desired
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
 
@@ -23,7 +23,10 @@ class TestFakeProvider(ProviderContract):
     def subject(self) -> Subject:
         store = FakeControl()
         return Subject(
-            FakeProvider(store), store, requests={name: [name] for name in ("create", "update", "adopt", "delete")}
+            FakeProvider(store),
+            store,
+            requests={name: [name] for name in ("create", "update", "adopt", "delete")},
+            declaring=FakeProvider(store, labels={LABEL: DECLARED}),
         )
 
 
