@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -32,7 +33,7 @@ def write_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def write_serving_certificate(directory: Path, *, address: str) -> None:
+def write_serving_certificate(directory: Path, *, address: str, names: Sequence[str] = ()) -> None:
     """Write what a TLS server on an IP address needs, and what its clients need to trust it.
 
     Makes `server.key`, `server.crt` and `ca.crt`; the authority's key is forgotten, so that nothing else can be signed
@@ -41,10 +42,12 @@ def write_serving_certificate(directory: Path, *, address: str) -> None:
     Args:
         directory: an existing directory; files of these names in it are replaced.
         address: the server's IP address.
+        names: host names that the server has as well; `*.` before one stands for any label.
     """
     authority_key = ec.generate_private_key(ec.SECP256R1())
     server_key = write_key(directory / "server.key")
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback authority")])
+    subjects: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(address)), *map(x509.DNSName, names)]
     authority = (
         _builder(issuer=name, subject=name, key=authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -59,7 +62,7 @@ def write_serving_certificate(directory: Path, *, address: str) -> None:
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),

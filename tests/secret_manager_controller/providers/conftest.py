@@ -7,10 +7,12 @@ import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
+from secret_manager_controller.providers.azure import AzureProvider
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
 from secret_manager_controller.testing.aws import AwsServer
+from secret_manager_controller.testing.azure import AzureServer
 from secret_manager_controller.testing.gcp import GcpServer
 
 
@@ -95,3 +97,41 @@ async def make_gcp(gcp: GcpServer) -> AsyncIterator[Callable[..., GcpProvider]]:
 @pytest.fixture
 def gcp_provider(make_gcp: Callable[..., GcpProvider]) -> GcpProvider:
     return make_gcp()
+
+
+@pytest.fixture(scope="session")
+def running_azure() -> Iterator[AzureServer]:
+    with AzureServer.start() as server:
+        yield server
+
+
+@pytest.fixture
+def azure(running_azure: AzureServer) -> AzureServer:
+    running_azure.reset()
+    return running_azure
+
+
+@pytest.fixture
+async def make_azure(azure: AzureServer) -> AsyncIterator[Callable[..., AzureProvider]]:
+    """Return a function that makes providers for the server, which wait for nothing between attempts."""
+    made: list[AzureProvider] = []
+
+    def make(**options: Any) -> AzureProvider:
+        standard = {
+            "vault": azure.vault,
+            "login": azure.client_secret,
+            "endpoints": azure.endpoints,
+            "budgets": Budgets(),
+            "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        }
+        made.append(AzureProvider(**(standard | options)))
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.aclose()
+
+
+@pytest.fixture
+def azure_provider(make_azure: Callable[..., AzureProvider]) -> AzureProvider:
+    return make_azure()
