@@ -51,6 +51,8 @@ __all__ = [
 RECOVERY_LOOKS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each look whether a deleted secret is back; Azure takes a few. Then the next pass goes on."""
 SECOND_IS_OVER = 1.0
+SETTLING_LOOKS = 5
+"""Looks at a value that somebody writes anew all the time; then the next pass goes on."""
 
 
 class AzureProvider:
@@ -225,10 +227,14 @@ class AzureProvider:
 
     async def _value(self, name: SecretName) -> RemoteValue | None:
         now = await self._vault.current(name)
-        while now is not None and now.just_now:
+        for _ in range(SETTLING_LOOKS):
+            if now is None or not now.just_now:
+                break
             # In the second in which it was made another version may follow that no listing tells from it.
             await asyncio.sleep(SECOND_IS_OVER)
             now = await self._vault.current(name)
+        else:
+            raise _changed(name)
         if now is None or now.value is None or now.version is None:
             return None
         return RemoteValue(now.version, now.value)

@@ -165,7 +165,10 @@ def _credential(
     }
     try:
         if isinstance(login, AzureClientSecret):
-            return ClientSecretCredential(login.tenant_id, login.client_id, login.client_secret, **options)
+            credential = ClientSecretCredential(login.tenant_id, login.client_id, login.client_secret, **options)
+            # The SDK takes another host from AZURE_REGIONAL_AUTHORITY_NAME, and offers no option against it.
+            credential._regional_authority = None  # noqa: SLF001
+            return credential
         assert assertion is not None  # It was read.
         return ClientAssertionCredential(login.tenant_id, login.client_id, lambda: assertion, **options)
     except ValueError:

@@ -27,6 +27,7 @@ from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import Version
+from secret_manager_controller.providers.writes import REVISION_LENGTH, WRITE_ID_LENGTH
 
 MANAGED_BY_TAG = "managed-by"
 MANAGED_BY = "secret-manager-controller"
@@ -40,7 +41,7 @@ OURS = frozenset({MANAGED_BY_TAG, CLUSTER_TAG, OWNER_TAG, WRITE_TAG})
 MAX_TAGS = 15
 MAX_TAG_VALUE = 256
 
-_WRITE_ID = re.compile(r"[0-9a-f]{12}-[0-9a-f]{1,52}")
+_WRITE_ID = re.compile(rf"[0-9a-f]{{{REVISION_LENGTH}}}-[0-9a-f]{{{WRITE_ID_LENGTH - REVISION_LENGTH - 1}}}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import requests
 from azure.core.exceptions import ServiceRequestTimeoutError, ServiceResponseError
 from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT, THREADS
 
@@ -46,7 +47,7 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
         session.trust_env = False
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         session.adapters.clear()  # Without TLS nothing is sent.
-        session.mount("https://", HTTPAdapter(pool_maxsize=THREADS, max_retries=0))
+        session.mount("https://", _PromptAdapter(pool_maxsize=THREADS, max_retries=0))
         super().__init__(
             session=session,
             session_owner=False,  # The SDKs' clients come and go; the connections stay.
@@ -102,6 +103,14 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
     def disconnect(self) -> None:
         """Close all connections."""
         self.session.close()
+
+
+class _PromptAdapter(HTTPAdapter):
+    """Sends small packets at once through a proxy too: urllib3 would let each write wait 40 ms there."""
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the manager of a proxy's connections; see `HTTPAdapter.proxy_manager_for`."""
+        return super().proxy_manager_for(proxy, socket_options=HTTPConnection.default_socket_options, **options)
 
 
 class _Thread(threading.local):

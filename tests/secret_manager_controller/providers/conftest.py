@@ -7,7 +7,7 @@ import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
-from secret_manager_controller.providers.azure import AzureProvider
+from secret_manager_controller.providers.azure import AzureProvider, AzureQuotas
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
@@ -122,6 +122,7 @@ async def make_azure(azure: AzureServer) -> AsyncIterator[Callable[..., AzurePro
             "login": azure.client_secret,
             "endpoints": azure.endpoints,
             "budgets": Budgets(),
+            "quotas": AzureQuotas(all=1_000_000, sets=1_000_000),
             "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
         }
         made.append(AzureProvider(**(standard | options)))
