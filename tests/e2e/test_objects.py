@@ -438,7 +438,9 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
             "spec.provider.gcp.labels",
             id="gcp",
         ),
-        pytest.param({"provider": None, "azure": {"vaultName": "a-vault"}}, "spec.azure", id="azure"),
+        pytest.param(
+            {"provider": None, "azure": {"vaultName": "a-vault", "tags": {"team": "a"}}}, "spec.azure.tags", id="azure"
+        ),
         pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
         pytest.param(
             {"secrets": {"environment": "dev", "kustomizePath": "overlays/dev"}},

@@ -115,7 +115,8 @@ class VaultClients:
         return token.strip()
 
     def _new_transport(self) -> Transport:
-        return Transport(proxy=self._endpoints.proxy, ca_file=self._endpoints.ca_file)
+        endpoints = self._endpoints
+        return Transport(proxy=endpoints.proxy, no_proxy=endpoints.no_proxy, ca_file=endpoints.ca_file)
 
     def _client(self, token: AccessTokenInfo) -> Client:
         return SecretClient(

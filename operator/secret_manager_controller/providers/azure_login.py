@@ -63,13 +63,15 @@ class AzureEndpoints:
     Attributes:
         authority: the URL of Entra ID; `https://` may be left out.
         vault_suffix: what follows a vault's name in its host name; by default, that of the authority's cloud.
-        proxy: the URL of a proxy that all requests go through.
+        proxy: the URL of a proxy that requests go through.
+        no_proxy: hosts that are reached without it, as in the variable NO_PROXY: domains, divided by commas, or `*`.
         ca_file: certificates to trust instead of the usual ones.
     """
 
     authority: str = PUBLIC_AUTHORITY
     vault_suffix: str | None = None
     proxy: str | None = None
+    no_proxy: str = ""
     ca_file: Path | None = None
 
     @property

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from azure.core.exceptions import ServiceRequestTimeoutError, ServiceResponseError
@@ -39,10 +40,11 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
 
     Args:
         proxy: the URL of a proxy, or None.
+        no_proxy: hosts that are reached without it.
         ca_file: certificates to trust instead of the usual ones.
     """
 
-    def __init__(self, *, proxy: str | None, ca_file: Path | None) -> None:
+    def __init__(self, *, proxy: str | None, ca_file: Path | None, no_proxy: str = "") -> None:
         session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
@@ -54,6 +56,7 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
             connection_verify=True if ca_file is None else str(ca_file),
         )
         self._proxies = {} if proxy is None else {"https": proxy}
+        self._no_proxy = tuple(part.strip().lstrip(".").lower() for part in no_proxy.split(",") if part.strip(" ."))
         self._thread = _Thread()
 
     @contextlib.contextmanager
@@ -90,7 +93,7 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
             del request.headers[header]
         request.headers["User-Agent"] = USER_AGENT
         options |= {
-            "proxies": self._proxies,
+            "proxies": {} if self._direct(request.url) else self._proxies,
             "connection_timeout": min(CONNECT_TIMEOUT, left),
             "read_timeout": min(READ_TIMEOUT, left),
         }
@@ -103,6 +106,11 @@ class Transport(RequestsTransport):  # type: ignore[misc]  # Its package finds i
     def disconnect(self) -> None:
         """Close all connections."""
         self.session.close()
+
+    def _direct(self, url: str) -> bool:
+        # A private endpoint of a vault is inside the network, and Entra ID outside of it.
+        host = urlsplit(url).hostname or ""
+        return any(part in {"*", host} or host.endswith(f".{part}") for part in self._no_proxy)
 
 
 class _PromptAdapter(HTTPAdapter):

@@ -37,6 +37,8 @@ from secret_manager_controller.testing.azure_entra import AUDIENCE
 from secret_manager_controller.testing.calls import Call
 
 VAULT = "test-vault"
+TENANT = "6f1c0000-0000-4000-8000-000000000001"
+"""The same in every server: the SDK remembers for the whole process which tenant a vault's challenge named."""
 SUBJECT = "system:serviceaccount:microscaler-system:secret-manager-controller"
 
 WRITES = frozenset({"SetSecret", "UpdateSecret", "DeleteSecret", "RecoverDeletedSecret", "PurgeDeletedSecret"})
@@ -84,6 +86,8 @@ class AzureServer:
         vault: the vault where the methods below look.
         client_secret: the login of an application that exists.
         url: where one vault and Entra are without a proxy.
+        environment: the variables that lead a controller to the server.
+        credentials: the data of a Secret with the login of the application.
     """
 
     def __init__(self, address: Mapping[str, str]) -> None:
@@ -93,6 +97,16 @@ class AzureServer:
         )
         self.endpoints = AzureEndpoints(proxy=address["proxy_url"], ca_file=Path(address["ca_file"]))
         self.url = address["url"]
+        self.environment = {
+            "HTTPS_PROXY": address["proxy_url"],
+            "REQUESTS_CA_BUNDLE": address["ca_file"],
+            "AZURE_TENANT_ID": address["tenant_id"],
+        }
+        self.credentials = {
+            "tenant-id": address["tenant_id"].encode(),
+            "client-id": address["client_id"].encode(),
+            "client-secret": address["client_secret"].encode(),
+        }
         self._control_url = address["proxy_url"]
         self._closing = contextlib.ExitStack()
 
@@ -317,7 +331,7 @@ def _serve(port: int, directory: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(directory / "server.crt", directory / "server.key")
 
-    login = AzureClientSecret(str(uuid.uuid4()), str(uuid.uuid4()), secrets.token_urlsafe(30))
+    login = AzureClientSecret(TENANT, str(uuid.uuid4()), secrets.token_urlsafe(30))
     application = AzureApplication(tenant=login.tenant_id, vault=VAULT)
     application.entra.clients[login.client_id] = login.client_secret
     with make(application, Controls(application).answer, tls, port=port) as server:

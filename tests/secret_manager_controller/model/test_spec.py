@@ -251,7 +251,14 @@ NOT_YET = [
     pytest.param(
         {"provider": {"type": "gcp", "gcp": GCP | {"labels": {"a": "b"}}}}, "spec.provider.gcp.labels", id="gcp-labels"
     ),
-    pytest.param({"provider": {"type": "azure", "azure": AZURE}}, "spec.provider.type azure", id="azure"),
+    pytest.param(
+        {"provider": {"type": "azure", "azure": AZURE | {"tags": {"a": "b"}}}}, "spec.provider.azure.tags", id="azure"
+    ),
+    pytest.param(
+        {"provider": {"type": "azure", "azure": AZURE | {"contentType": "a"}}},
+        "spec.provider.azure.contentType",
+        id="content-type",
+    ),
     pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, "spec.secrets.kustomizePath", id="build"),
     pytest.param({"otel": {"type": "Datadog"}}, "spec.otel", id="otel"),
     pytest.param({"provider": {"type": "aws", "aws": {"tags": {"a": "b"}}}}, "spec.provider.aws.tags", id="tags"),
@@ -281,8 +288,8 @@ def test_a_store_at_the_top_is_named_as_it_was_written():
     assert not_implemented(parse({"aws": {"tags": {"a": "b"}}}, without=["provider"])) == (
         "not implemented in this version: spec.aws.tags (remove it)"
     )
-    assert not_implemented(parse({"azure": AZURE}, without=["provider"])) == (
-        "not implemented in this version: spec.azure (use aws or gcp)"
+    assert not_implemented(parse({"azure": AZURE | {"tags": {"a": "b"}}}, without=["provider"])) == (
+        "not implemented in this version: spec.azure.tags (remove it)"
     )
 
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from azure.core.exceptions import HttpResponseError, SerializationError
@@ -129,7 +130,8 @@ class TestTime:
         provider = make_azure(retries=RetryPolicy(attempts=1), on_call=lambda *call: seen.append(call))
         with pytest.raises(RetryableError):
             await provider.observe([], mark=ME)
-        assert [call[3] < 0.6 for call in seen] == [True]
+        assert [call[1] for call in seen] == ["GetToken"]
+        assert "OK" not in seen[0]
 
     async def test_nothing_is_sent_when_the_time_is_over(self, azure, transport):
         with transport.within(0.0), pytest.raises(Exception, match="time for this request is over"):
@@ -257,6 +259,35 @@ class TestIsolation:
             await create(provider)
         assert raised.value.reason is Reason.STORE_REFUSED
         assert {url.partition("/secrets")[0] for url in sent} == {"https://test-vault.vault.azure.net"}
+
+    @pytest.mark.parametrize(
+        ("no_proxy", "arrives"),
+        [
+            ("", True),
+            ("vault.azure.net", False),
+            ("*", False),
+            ("other.net, .vault.azure.net", False),
+            ("azure.com", True),
+        ],
+    )
+    async def test_hosts_without_a_proxy_are_reached_directly(self, azure, make_azure, monkeypatch, no_proxy, arrives):
+        """As the private endpoint of a vault is, while Entra ID is outside."""
+
+        resolve = socket.getaddrinfo
+
+        def known(host, *arguments, **named):
+            if host != "127.0.0.1":
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return resolve(host, *arguments, **named)
+
+        monkeypatch.setattr(socket, "getaddrinfo", known)
+        provider = make_azure(endpoints=replace(azure.endpoints, no_proxy=no_proxy))
+        if arrives:
+            await provider.read([GHOST])
+        else:
+            with pytest.raises(PermanentError, match="there is no host"):
+                await provider.read([GHOST])
+        assert ("GetSecret" in {call.operation for call in azure.calls()}) is arrives
 
     async def test_without_tls_nothing_is_sent(self, transport):
         request = HttpRequest("GET", "http://127.0.0.1:9")

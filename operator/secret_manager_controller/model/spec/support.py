@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from secret_manager_controller.model.spec.auth import AwsAuthType
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
-from secret_manager_controller.model.spec.stores import AwsStore, GcpStore, ProviderType
+from secret_manager_controller.model.spec.stores import AwsStore, AzureStore, GcpStore
 
 
 def not_implemented(spec: Spec) -> str | None:
@@ -24,8 +24,6 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
         yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
     if source.git_credentials is not None:
         yield "spec.sourceRef.gitCredentials", "remove it"
-    if provider.type is ProviderType.AZURE:
-        yield (f"spec.{provider.type}" if short else f"spec.provider.type {provider.type}"), "use aws or gcp"
     if spec.secrets.kustomize_path is not None:
         yield "spec.secrets.kustomizePath", "use files and spec.secrets.basePath"
     if provider.gcp is not None:
@@ -34,6 +32,9 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
+    if provider.azure is not None:
+        for option, instead in _missing_of_azure(provider.azure):
+            yield f"{'spec.azure' if short else 'spec.provider.azure'}.{option}", instead
     if spec.otel is not None:
         yield "spec.otel", "remove it"
 
@@ -48,5 +49,11 @@ def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
     if auth is not None and auth.auth_type is AwsAuthType.ACCESS_KEYS and auth.role_arn is not None:
         yield "auth.roleArn with authType AccessKeys", "use authType Irsa or remove it"
     for name, value in (("kmsKeyId", store.kms_key_id), ("description", store.description), ("tags", store.tags)):
+        if value is not None:
+            yield name, "remove it"
+
+
+def _missing_of_azure(store: AzureStore) -> Iterator[tuple[str, str]]:
+    for name, value in (("contentType", store.content_type), ("expiresOn", store.expires_on), ("tags", store.tags)):
         if value is not None:
             yield name, "remove it"

@@ -1,0 +1,128 @@
+"""The real controller keeps a Key Vault equal to Git: over TLS, through the vault's challenge, with tokens of Entra ID."""
+
+import pytest
+
+from secret_manager_controller.testing.azure import AzureServer, federated_token
+from secret_manager_controller.testing.tenants import conditions
+
+pytestmark = [pytest.mark.real]
+
+OTHER = "33333333-3333-3333-3333-333333333333"
+
+
+@pytest.fixture(scope="module")
+def running_azure():
+    with AzureServer.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("azure") / "token"
+    file.write_text(federated_token())
+    return file
+
+
+@pytest.fixture(scope="module")
+def controller(stack, running_azure, token_file):
+    """Run a controller that finds Azure, and a pod's identity, as it would in AKS."""
+    pod = {"AZURE_FEDERATED_TOKEN_FILE": str(token_file), "AZURE_CLIENT_ID": running_azure.client_secret.client_id}
+    with stack.controller(**running_azure.environment, **pod) as started:
+        yield started
+
+
+@pytest.fixture
+def azure(running_azure, controller):
+    running_azure.reset()
+    return running_azure
+
+
+@pytest.fixture
+def sync(azure, tenant):
+    """Return a function that lets an object sync values to the vault; it returns the object's status."""
+
+    def run(*, reason="ReconciliationSucceeded", spec=None, auth=None, **values):
+        azure_block = {"vaultName": azure.vault} | ({} if auth is None else {"auth": auth})
+        artifact = tenant.commit(**values)
+        tenant.apply(provider={"type": "azure", "azure": azure_block}, prune=True, **(spec or {}))
+        return tenant.ready(reason=reason, after=artifact.revision)
+
+    return run
+
+
+def stored(azure, tenant):
+    """Return the vault's values by key, once they are as wanted."""
+    return {name.removeprefix(f"{tenant.namespace}-"): value for name, value in azure.values().items()}
+
+
+def becomes(stack, azure, tenant, **values):
+    wanted = {key: value.encode() for key, value in values.items()}
+    stack.wait(f"the vault to hold {sorted(values)}", lambda: stored(azure, tenant) == wanted)
+
+
+def test_values_come_change_and_go_with_git(stack, azure, tenant, sync):
+    sync(A="1", B="2")
+    becomes(stack, azure, tenant, A="1", B="2")
+    sync(A="3", B="2", C="4")
+    becomes(stack, azure, tenant, A="3", B="2", C="4")
+    assert azure.versions(tenant.name("B")) == 1
+    sync(B="2", C="4")
+    becomes(stack, azure, tenant, B="2", C="4")
+
+
+def test_a_change_by_hand_is_put_back(stack, azure, tenant, sync):
+    sync(A="1")
+    azure.put_by_hand(tenant.name("A"), b"by hand")
+    tenant.reconcile()
+    becomes(stack, azure, tenant, A="1")
+    assert azure.versions(tenant.name("A")) == 3
+
+
+def test_while_nothing_changes_one_call_is_made_and_no_value_read(stack, azure, tenant, sync):
+    sync(**{f"K{number}": "v" for number in range(20)})
+    tenant.reconcile()
+    azure.clear_calls()
+    tenant.reconcile()
+    assert [call.operation for call in azure.calls()] in ([], ["GetSecrets"])
+
+
+@pytest.mark.parametrize("kind", ["the pod's identity", "an identity per object", "a Secret"])
+def test_an_object_logs_in_as_it_says(stack, azure, tenant, sync, kind):
+    login = azure.add_client(OTHER, "its-secret")
+    match kind:
+        case "the pod's identity":
+            auth, who = None, azure.client_secret.client_id
+        case "an identity per object":
+            auth, who = {"clientId": OTHER}, OTHER
+        case _:
+            data = {"client-id": OTHER.encode(), "client-secret": login.client_secret.encode()}
+            stack.create_secret(tenant.namespace, "azure-credentials", data)
+            auth, who = {"authType": "ServicePrincipal", "secretName": "azure-credentials"}, OTHER
+    sync(A="1", auth=auth)
+    assert {call.who for call in azure.writes()} == {who}
+
+
+def test_a_client_secret_that_entra_refuses_is_told_and_works_once_it_is_mended(stack, azure, tenant, sync):
+    data = {"client-id": OTHER.encode(), "client-secret": b"new"}
+    stack.create_secret(tenant.namespace, "azure-credentials", data)
+    azure.add_client(OTHER, "old")
+    status = sync(
+        A="1", auth={"authType": "ServicePrincipal", "secretName": "azure-credentials"}, reason="StoreAccessDenied"
+    )
+    assert "Stalled" in conditions(status)
+    assert "AADSTS7000215" in status["conditions"][0]["message"]
+    azure.add_client(OTHER, "new")
+    tenant.reconcile()
+    becomes(stack, azure, tenant, A="1")
+
+
+def test_a_deleted_secret_of_ours_is_recovered_and_another_s_is_a_conflict(stack, azure, tenant, sync):
+    azure.put_by_hand(tenant.name("B"), b"theirs")
+    azure.schedule_deletion(tenant.name("B"))
+    sync(A="1")
+    azure.schedule_deletion(tenant.name("A"))
+    tenant.reconcile()
+    becomes(stack, azure, tenant, A="1")
+    status = sync(A="1", B="2", reason="Conflict")
+    assert "is scheduled for deletion by someone else" in status["conditions"][0]["message"]
+    assert stored(azure, tenant) == {"A": b"1"}
