@@ -21,7 +21,7 @@ from kubernetes.client import Configuration
 
 from secret_manager_controller.errors import foreign
 
-REQUEST_TIMEOUT = 10.0
+REQUEST_TIMEOUT = 5.0
 """Seconds for a whole request: the API server answers in milliseconds or not at all."""
 LIST_CHUNK = 500
 """Objects a page, as client-go's pager asks for."""
@@ -68,6 +68,7 @@ GIT_REPOSITORIES = ResourcePath("source.toolkit.fluxcd.io", "v1", "gitrepositori
 SECRETS = ResourcePath("", "v1", "secrets")
 NAMESPACES = ResourcePath("", "v1", "namespaces")
 EVENTS = ResourcePath("", "v1", "events")
+LEASES = ResourcePath("coordination.k8s.io", "v1", "leases")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the controller remembers of the cluster: a slim record an object, and which objects hang on which source.
+"""What the controller remembers of the cluster: a slim record an object, by source and by shard.
 
 A record holds what can trigger a reconcile and nothing else; the reconcile itself reads the object afresh. 10,000
 records take about 10 MB.
@@ -6,12 +6,16 @@ records take about 10 MB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from secret_manager_controller.model.annotations import TRIGGER_ANNOTATIONS
 from secret_manager_controller.model.spec import SourceKind
+
+KNOWN_NAMESPACES: Final = 65_536
+"""Namespaces whose shard is not hashed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,13 @@ def record_of(body: Mapping[str, Any]) -> Record:
 
 
 class ObjectCache:
-    """The records of all objects in the cluster, with an index by source."""
+    """The records of all objects in the cluster, this replica's and the others', indexed by source and by shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard_of_namespace: Callable[[str], int]) -> None:
+        self._shard_of_namespace = functools.lru_cache(maxsize=KNOWN_NAMESPACES)(shard_of_namespace)
         self._records: dict[str, Record] = {}
         self._by_source: dict[SourceKey, set[str]] = {}
+        self._by_shard: dict[int, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -77,6 +83,7 @@ class ObjectCache:
             return False
         self.remove(record.key)
         self._records[record.key] = record
+        self._by_shard.setdefault(self.shard_of(record.key), set()).add(record.key)
         if record.source is not None:
             self._by_source.setdefault(record.source, set()).add(record.key)
         return True
@@ -84,11 +91,22 @@ class ObjectCache:
     def remove(self, key: str) -> None:
         """Drop the record of an object that is gone."""
         record = self._records.pop(key, None)
-        if record is not None and record.source is not None:
+        if record is None:
+            return
+        self._by_shard[self.shard_of(key)].discard(key)
+        if record.source is not None:
             keys = self._by_source[record.source]
             keys.discard(key)
             if not keys:
                 del self._by_source[record.source]
+
+    def shard_of(self, key: str) -> int:
+        """Return the shard that an object is in: its namespace's."""
+        return self._shard_of_namespace(key.partition("/")[0])
+
+    def in_shard(self, shard: int) -> frozenset[str]:
+        """Return the keys of the objects in a shard."""
+        return frozenset(self._by_shard.get(shard, ()))
 
     def using(self, source: SourceKey) -> tuple[str, ...]:
         """Return the keys of the objects that refer to a source."""

@@ -1,4 +1,4 @@
-"""From what the watch says to what is queued: remember a slim record, queue what may have changed."""
+"""From what the watch says to what is queued: remember a slim record of everything, queue what is ours to work on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ class Dispatcher:
     """The informer's sink. What an event says is ignored but for what it is about: the reconcile reads the state."""
 
     def __init__(
-        self, *, cache: ObjectCache, sources: WatchedSources, queue: WorkQueue, gone: Callable[[str], None]
+        self,
+        *,
+        cache: ObjectCache,
+        sources: WatchedSources,
+        queue: WorkQueue,
+        owns: Callable[[str], bool],
+        gone: Callable[[str], None],
     ) -> None:
         """Make a sink.
 
@@ -24,18 +30,21 @@ class Dispatcher:
             cache: the records to keep up to date.
             sources: the sources to keep up to date.
             queue: where changed objects go.
+            owns: tells whether a key is worked on here; the others are remembered, for when their shard is gained.
             gone: told the key of each object that does not exist any more.
         """
         self._cache = cache
         self._sources = sources
         self._queue = queue
+        self._owns = owns
         self._gone = gone
+        self._suspects: frozenset[str] = frozenset()
 
     def object_seen(self, body: Body) -> None:
         """Queue the object if anything that can trigger a reconcile changed; a status write does not."""
         record = record_of(body)
         if self._cache.put(record):
-            self._queue.add(record.key)
+            self._add(record.key)
 
     def object_deleted(self, body: Body) -> None:
         """Forget the object."""
@@ -62,6 +71,9 @@ class Dispatcher:
     def sweep_objects(self, existing: Collection[str], *, listed: bool) -> int:
         """Queue what the watch missed: records without an object, and objects without a record; return how many.
 
+        A listing may be older than what the watch has shown since. An owned key's turn finds out; a record of another
+        replica's key is forgotten when its object is missing twice in a row.
+
         Args:
             existing: the keys of all objects.
             listed: whether the watch has shown its first listing; until then, an object without a record comes by
@@ -69,7 +81,11 @@ class Dispatcher:
         """
         ghosts, unseen = self._cache.ghosts(existing), [key for key in existing if key not in self._cache]
         for key in (*ghosts, *(unseen if listed else ())):
-            self._queue.add(key)
+            self._add(key)
+        foreign = frozenset(key for key in ghosts if not self._owns(key))
+        for key in foreign & self._suspects:
+            self.forget(key)
+        self._suspects = foreign
         return len(ghosts) + len(unseen)
 
     def sweep_sources(self, kind: str, existing: Collection[tuple[str, str]]) -> int:
@@ -82,6 +98,10 @@ class Dispatcher:
 
     def _queue_users(self, source: SourceKey) -> None:
         for key in self._cache.using(source):
+            self._add(key)
+
+    def _add(self, key: str) -> None:
+        if self._owns(key):
             self._queue.add(key)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.errors import Reason
-from secret_manager_controller.kube import EVENTS, KubeClient, KubeError
+from secret_manager_controller.kube import EVENTS, KubeError
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.status import READY, Status
 
@@ -57,7 +58,7 @@ def name_prefix(name: str) -> str:
     return name[:NAME_PREFIX].rstrip(".-") + "-"  # Cut behind a dot, it would be no name.
 
 
-async def publish(kube: KubeClient, body: Mapping[str, Any], event: tuple[str, str, str], *, now: datetime) -> None:
+async def publish(kube: FencedKube, body: Mapping[str, Any], event: tuple[str, str, str], *, now: datetime) -> None:
     """Post an Event about an object; a refusal is logged, since Events are best effort by nature."""
     kind, reason, message = event
     metadata = body["metadata"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import resource
@@ -16,7 +17,11 @@ from typing import Any
 import aiohttp
 
 from controller_telemetry.logs import configure_logging
-from lease_sharding.fence import SoleMemberFence
+from lease_sharding.assign import shard_of
+from lease_sharding.client import ApiServer as LeaseServer
+from lease_sharding.client import HttpLeaseClient
+from lease_sharding.errors import LeaseShardingError
+from lease_sharding.member import Member
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.cache import ObjectCache
 from secret_manager_controller.controller.dispatch import Dispatcher
@@ -26,9 +31,11 @@ from secret_manager_controller.controller.keys import KeyRings, load_hash_key
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.owners import ClusterOwners
+from secret_manager_controller.controller.ownership import OwnedWork
 from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
 from secret_manager_controller.controller.secrets import SecretReader
-from secret_manager_controller.controller.settings import Settings, SettingsError
+from secret_manager_controller.controller.settings import LEASE_GROUP, LONGEST_EFFECT, Settings, SettingsError
+from secret_manager_controller.controller.shard_metrics import ShardCollector
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.watched_sources import WatchedSources
@@ -70,7 +77,8 @@ class Parts:
     worker: Worker
     dispatcher: Dispatcher
     sweeper: Sweeper
-    fence: SoleMemberFence
+    member: Member
+    work: OwnedWork
     metrics: Metrics
     kinds: Kinds
 
@@ -101,7 +109,11 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         except (OSError, RuntimeError) as error:
             raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
         stack.push_async_callback(snapshots.aclose)
-        metrics, cache, queue, fence = Metrics(), ObjectCache(), WorkQueue(clock=loop.time), SoleMemberFence()
+        shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
+        metrics, cache, queue = Metrics(), ObjectCache(shard_of_namespace), WorkQueue(clock=loop.time)
+        work = OwnedWork(cache=cache, queue=queue, metrics=metrics)
+        leases = await stack.enter_async_context(lease_client(settings, server))
+        member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
         reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
@@ -120,13 +132,28 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             cluster=cluster,
             controller_namespace=settings.namespace,
         )
-        dispatcher = Dispatcher(cache=cache, sources=sources, queue=queue, gone=lambda key: metrics.set_managed(key, 0))
-        metrics.queue_depth.set_function(lambda: len(queue))
-        worker = Worker(
-            kube=kube, reconciler=reconciler, queue=queue, fence=fence, metrics=metrics, gone=dispatcher.forget
+        dispatcher = Dispatcher(
+            cache=cache,
+            sources=sources,
+            queue=queue,
+            owns=work.owns,
+            gone=lambda key: metrics.set_managed(key, 0),
         )
-        sweeper = Sweeper(kube, dispatcher, kinds)
-        yield Parts(queue, worker, dispatcher, sweeper, fence, metrics, kinds)
+        metrics.queue_depth.set_function(lambda: len(queue))
+        metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
+        worker = Worker(kube=kube, reconciler=reconciler, queue=queue, metrics=metrics, gone=dispatcher.forget)
+        yield Parts(queue, worker, dispatcher, Sweeper(kube, dispatcher, kinds), member, work, metrics, kinds)
+
+
+def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
+    """Return the client of the group's Leases, which are in the controller's namespace."""
+    return HttpLeaseClient(
+        LeaseServer(server.url, server.tls(), server.authorization),
+        namespace=settings.namespace,
+        group=LEASE_GROUP,
+        request_timeout=settings.sharding.request_timeout,
+        user_agent=f"secret-manager-controller/{__version__}",
+    )
 
 
 async def run(settings: Settings, server: ApiServer, informer: Informer, stop: asyncio.Event) -> None:
@@ -144,7 +171,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
             port=settings.metrics_port,
             registry=parts.metrics.registry,
             healthy=lambda: next((f"the {task.get_name()} has ended" for task in background if task.done()), None),
-            ready=lambda: None if parts.sweeper.caught_up else "the first listing is not complete",
+            ready=lambda: unready(parts),
         )
         try:
             port = await stack.enter_async_context(endpoints)
@@ -156,18 +183,20 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         background.append(asyncio.create_task(watch, name="informer"))
         sweeps = parts.sweeper.run(settings.sweep_interval, started=started)
         background.append(asyncio.create_task(sweeps, name="sweeper"))
-        workers = [
-            asyncio.create_task(_work(parts.queue, parts.worker), name=f"worker-{number}")
-            for number in range(settings.workers)
-        ]
-        logger.info("Started", extra={"version": __version__, "port": port, "workers": settings.workers})
+        background.append(asyncio.create_task(_take_part(parts), name="membership"))
+        workers = [asyncio.create_task(_work(parts), name=f"worker-{number}") for number in range(settings.workers)]
+        logger.info(
+            "Started",
+            extra={"version": __version__, "port": port, "workers": settings.workers, "replica": settings.replica},
+        )
         install_signal_handlers(stop)
         await _first_of(stop, background)
         failed = None if stop.is_set() else failure_of(*background)
         logger.info("Stopping", extra={"grace_s": settings.shutdown_grace})
-        await _drain(parts, workers, settings.shutdown_grace)
+        await _hand_over(parts, workers)
         informer_stop.set()
-        background[-1].cancel()
+        for task in background[1:]:
+            task.cancel()
         await asyncio.wait(background, timeout=INFORMER_STOP_TIMEOUT)
         if failed is not None:
             raise failed
@@ -192,16 +221,29 @@ async def cluster_id(kube: KubeClient) -> str:
     return str(body["metadata"]["uid"])
 
 
-async def _work(queue: WorkQueue, worker: Worker) -> None:
+def unready(parts: Parts) -> str | None:
+    """Return why the replica is not ready, or None if it is."""
+    if not parts.sweeper.caught_up.is_set():
+        return "the first listing is not complete"
+    return None if parts.member.session_id is not None else "there is no session: the Leases cannot be written"
+
+
+async def _take_part(parts: Parts) -> None:
+    """Be a member from when the cache has caught up: a shard that is gained is then known whole."""
+    await parts.sweeper.caught_up.wait()
+    await parts.member.run()
+
+
+async def _work(parts: Parts) -> None:
     while True:
         try:
-            key = await queue.get()
+            key = await parts.queue.get()
         except QueueClosed:
             return
         try:
-            await worker.process(key)
+            await parts.work.turn(key, functools.partial(parts.worker.process, key))
         finally:
-            queue.done(key)
+            parts.queue.done(key)
 
 
 def failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
@@ -209,7 +251,8 @@ def failure_of(*tasks: asyncio.Task[None]) -> WatchLost:
     ended = next(task for task in tasks if task.done())
     error = ended.exception()
     by_itself = f"the {ended.get_name()} ended by itself ({type(error).__name__})"
-    failure = WatchLost(str(error) if isinstance(error, KindInstalled) else by_itself)
+    tells = isinstance(error, KindInstalled | LeaseShardingError)
+    failure = WatchLost(str(error) if tells else by_itself)
     failure.__cause__ = error
     return failure
 
@@ -237,16 +280,14 @@ def log_unhandled(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> N
     logger.error("Unhandled error", extra={"error_type": type(error).__name__, "task": name})
 
 
-async def _drain(parts: Parts, workers: list[asyncio.Task[None]], grace: float) -> None:
-    """Hand out no more keys, wait for what is under way, then close the fence and end what is left."""
+async def _hand_over(parts: Parts, workers: list[asyncio.Task[None]]) -> None:
+    """Drain and release every shard, cutting off what takes too long, then end the workers."""
+    await parts.member.stop()
     parts.queue.close()
-    _, late = await asyncio.wait(workers, timeout=grace)
-    parts.fence.revoke()
+    _, late = await asyncio.wait(workers, timeout=LONGEST_EFFECT)  # What was cut off ends with its request.
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)
-    if late:
-        logger.warning("Reconciles were cut off", extra={"count": len(late)})
 
 
 def main() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from secret_manager_controller import __version__
@@ -64,6 +67,13 @@ class Metrics:
         self.queue_depth = Gauge(
             "secret_manager_queue_depth", "Objects that wait to be reconciled now.", registry=self.registry
         )
+        self.shard_reconcile_duration = Histogram(
+            "secret_manager_shard_reconcile_duration_seconds",
+            "How long the reconciliations of a shard took that this replica owns.",
+            ["shard"],
+            buckets=RECONCILE_BUCKETS,
+            registry=self.registry,
+        )
         Info("secret_manager_build", "The version that runs.", registry=self.registry).info({"version": __version__})
         self._managed: dict[str, int] = {}
 
@@ -80,3 +90,10 @@ class Metrics:
         self.secrets_managed.inc(secrets - self._managed.pop(key, 0))
         if secrets:
             self._managed[key] = secrets
+
+    def forget_shard(self, shard: int, keys: Iterable[str]) -> None:
+        """Drop the series of a shard that is lost, and what its objects added to others."""
+        for key in keys:
+            self.set_managed(key, 0)
+        with contextlib.suppress(KeyError):  # Nothing was reconciled there.
+            self.shard_reconcile_duration.remove(str(shard))

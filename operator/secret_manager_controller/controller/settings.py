@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lease_sharding import errors as sharding_errors
+from lease_sharding import settings as sharding
+from secret_manager_controller import kube
 from secret_manager_controller.errors import foreign
+from secret_manager_controller.providers import calls
 
 DEFAULT_NAMESPACE = "microscaler-system"
+LEASE_GROUP = "secret-manager-controller"
+"""What the names of the Leases begin with."""
+LONGEST_EFFECT = max(calls.REQUEST_TIMEOUT, kube.REQUEST_TIMEOUT)
+"""Seconds that one write takes at most; a session must hold for that long when the write begins."""
 
 
 DEFAULT_ARTIFACT_HOSTS = "svc,svc.cluster.local"
@@ -37,8 +46,14 @@ class Settings:
         artifact_hosts: `ARTIFACT_HOSTS`: host names, separated by commas, that Flux' artifacts may come from, each with
             all below it.
         workers: `WORKERS`: how many objects are reconciled at a time.
-        shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop waits for reconciles that are under way.
+        shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop, or the handover of a shard, waits for reconciles that
+            are under way.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
+        replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
+        sharding: `SHARDS`, the number of shards, which is fixed when the first replica starts; `SESSION_SECONDS`, after
+            which a silent replica counts as dead; `RENEW_INTERVAL_SECONDS`; `LEASE_REQUEST_TIMEOUT_SECONDS`;
+            `FENCE_MARGIN_SECONDS`, by how much sooner a replica itself stops; `TAKE_GRACE_SECONDS`, after which any
+            replica takes a shard that is meant for another.
     """
 
     namespace: str
@@ -51,6 +66,8 @@ class Settings:
     workers: int
     shutdown_grace: float
     sweep_interval: float
+    replica: str
+    sharding: sharding.Settings
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -60,6 +77,7 @@ class Settings:
             SettingsError: names the variable, and what it may hold.
         """
         env = os.environ if environment is None else environment
+        shutdown_grace = _number(env, "SHUTDOWN_GRACE_SECONDS", 20, least=0, most=600)
         return cls(
             namespace=env.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
             metrics_port=int(_number(env, "METRICS_PORT", 8080, least=0, most=65_535)),
@@ -69,8 +87,10 @@ class Settings:
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
             artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
-            shutdown_grace=_number(env, "SHUTDOWN_GRACE_SECONDS", 20, least=0, most=600),
+            shutdown_grace=shutdown_grace,
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
+            replica=_replica(env),
+            sharding=_sharding(env, drain_timeout=shutdown_grace),
         )
 
 
@@ -94,6 +114,52 @@ def _number(env: Mapping[str, str], name: str, default: float, *, least: float, 
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 """A host name or an IPv4 address."""
+
+
+def _replica(env: Mapping[str, str]) -> str:
+    name = env.get("POD_NAME") or socket.gethostname().lower()
+    if not sharding.is_name(name):
+        raise SettingsError(
+            f"POD_NAME={foreign(name)!r}: expected {sharding.LABEL_LENGTH} lower-case letters, digits, '-', '.' at most"
+        )
+    return name
+
+
+_SHARDING_VARIABLES = {
+    "shards": "SHARDS",
+    "session_duration": "SESSION_SECONDS",
+    "renew_interval": "RENEW_INTERVAL_SECONDS",
+    "request_timeout": "LEASE_REQUEST_TIMEOUT_SECONDS",
+    "margin": "FENCE_MARGIN_SECONDS",
+    "take_grace": "TAKE_GRACE_SECONDS",
+}
+
+
+def _sharding(env: Mapping[str, str], *, drain_timeout: float) -> sharding.Settings:
+    renew_interval = _number(env, "RENEW_INTERVAL_SECONDS", 2, least=0.1, most=600)
+    try:
+        settings = sharding.Settings(
+            group=LEASE_GROUP,
+            shards=int(_number(env, "SHARDS", 32, least=1, most=sharding.MAX_SHARDS)),
+            session_duration=int(_number(env, "SESSION_SECONDS", 10, least=1, most=3600)),
+            renew_interval=renew_interval,
+            resync_interval=renew_interval,
+            request_timeout=_number(env, "LEASE_REQUEST_TIMEOUT_SECONDS", 2, least=0.1, most=60),
+            margin=_number(env, "FENCE_MARGIN_SECONDS", 1, least=0.01, most=600),
+            take_grace=_number(env, "TAKE_GRACE_SECONDS", 2, least=0, most=600),
+            drain_timeout=drain_timeout,
+        )
+    except sharding_errors.SettingsError as error:
+        names = "|".join(_SHARDING_VARIABLES)
+        told = re.sub(rf"\b({names})\b", lambda match: _SHARDING_VARIABLES[match[0]], str(error))
+        raise SettingsError(told.replace("resync_interval", "RENEW_INTERVAL_SECONDS")) from error
+    if settings.longest_call < LONGEST_EFFECT:
+        raise SettingsError(
+            f"SESSION_SECONDS - FENCE_MARGIN_SECONDS - RENEW_INTERVAL_SECONDS is {settings.longest_call:g} s: it must "
+            f"be at least {LONGEST_EFFECT:g} s, which one write to a store may take"
+        )
+    return settings
+
 
 _LEVELS = {
     "trace": "DEBUG",

@@ -15,8 +15,9 @@ from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, K
 
 logger = logging.getLogger(__name__)
 
-CATCH_UP_INTERVAL = 1.0
-"""Seconds between two looks while the first listing comes in."""
+CATCH_UP_INTERVAL = 0.1
+LONGEST_CATCH_UP_INTERVAL = 1.0
+"""Seconds between two looks while the first listing comes in: it doubles, since 10,000 objects take 0.3 s a look."""
 
 
 class KindInstalled(Exception):  # noqa: N818 - it tells an event.
@@ -36,7 +37,7 @@ class Sweeper:
         self._kube = kube
         self._dispatcher = dispatcher
         self._watched = dict(kinds)
-        self.caught_up = False
+        self.caught_up = asyncio.Event()
 
     async def run(self, interval: float, *, started: asyncio.Event) -> None:
         """Sweep until cancelled.
@@ -49,15 +50,18 @@ class Sweeper:
             KindInstalled: the process should restart.
         """
         await started.wait()
+        pause = CATCH_UP_INTERVAL
         while True:
             try:
                 missed = await self.sweep()
-                if missed and self.caught_up:
+                if missed and self.caught_up.is_set():
                     logger.info("Sweep found what the watch missed", extra={"count": missed})
-                self.caught_up = self.caught_up or not missed
+                if not missed:
+                    self.caught_up.set()
             except KubeError as error:
                 logger.warning("Sweep failed", extra={"status": error.status, "error": error.message})
-            await asyncio.sleep(interval if self.caught_up else CATCH_UP_INTERVAL)
+            await asyncio.sleep(interval if self.caught_up.is_set() else pause)
+            pause = min(2 * pause, LONGEST_CATCH_UP_INTERVAL)
 
     async def sweep(self) -> int:
         """Compare once; queue what was missed and return how much that was.
@@ -67,7 +71,7 @@ class Sweeper:
             KubeError: the API server refused or did not answer.
         """
         existing = {f"{ns}/{name}" for ns, name in await self._list(SECRET_MANAGER_CONFIGS)}
-        missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up)
+        missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up.is_set())
         served = await served_kinds(self._kube)
         for kind, path in served.items():
             if self._watched.get(kind) != path:

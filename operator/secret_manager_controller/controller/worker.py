@@ -14,10 +14,11 @@ from typing import Any
 
 from lease_sharding.fence import Fence, OwnershipLost
 from secret_manager_controller.controller.events import changes_told, event_of, publish
+from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
-from secret_manager_controller.kube import REQUEST_TIMEOUT, SECRET_MANAGER_CONFIGS, KubeClient, KubeError
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
 from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_POLICY, FINALIZER, RECONCILE
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
@@ -58,7 +59,6 @@ class Worker:
         kube: KubeClient,
         reconciler: Reconciler,
         queue: WorkQueue,
-        fence: Fence,
         metrics: Metrics,
         gone: Callable[[str], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -69,7 +69,6 @@ class Worker:
             kube: the API server.
             reconciler: what drives a store towards Git.
             queue: where keys come from and go back to.
-            fence: stands before every effect.
             metrics: counts reconciles and secrets.
             gone: told the key of an object that does not exist any more.
             now: the time of day for status and Events.
@@ -77,25 +76,32 @@ class Worker:
         self._kube = kube
         self._reconciler = reconciler
         self._queue = queue
-        self._fence = fence
         self._metrics = metrics
         self._gone = gone
         self._now = now
 
-    async def process(self, key: str) -> None:
-        """Bring one object up to date and schedule its next time; no failure of one object leaves this method."""
+    async def process(self, key: str, fence: Fence) -> None:
+        """Bring one object up to date and schedule its next time; no failure of one object leaves this method.
+
+        Args:
+            key: the object's request key.
+            fence: stands before every effect.
+        """
+        api = FencedKube(self._kube, fence)
         try:
-            self._fence.check(0)
-            body = await self._kube.get(object_path(key))
+            fence.check(0)
+            body = await api.get(object_path(key))
             if body is None:
                 self._gone(key)
             elif body["metadata"].get("deletionTimestamp") is not None:
-                await self._finalize(key, body)
+                await self._finalize(api, key, body)
             else:
-                await self._reconcile(key, body)
-        except OwnershipLost:
-            logger.info("Key dropped: ownership lost", extra={"object": key})
-            self._queue.discard(key)
+                await self._reconcile(api, key, body)
+        except OwnershipLost as error:
+            # Whoever owns the shard now has queued the key. If that is still this replica, whose session was only
+            # renewed too late for this one effect, nobody else takes the key up; else it is dropped when it is due.
+            delay = self._queue.retry(key)
+            logger.info("Ownership lost", extra={"object": key, "error": str(error), "retry_s": round(delay, 1)})
         except KubeError as error:
             delay = self._queue.retry(key)
             logger.warning(
@@ -106,7 +112,7 @@ class Worker:
             delay = self._queue.retry(key)
             log_unexpected(error, key=key, retry=delay)
 
-    async def _reconcile(self, key: str, body: Body) -> None:
+    async def _reconcile(self, api: FencedKube, key: str, body: Body) -> None:
         previous = parse_status(body.get("status") or {})
         progress = Progress()
         started = time.monotonic()
@@ -117,9 +123,9 @@ class Worker:
                 self._queue.succeeded(key)
                 return
             interval = spec.interval_seconds
-            body = await self._ensure_finalizer(body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
+            body = await self._ensure_finalizer(api, body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
             request = request_of(body, spec, previous)
-            outcome = await self._attempt(self._reconciler.reconcile(request, self._fence, progress), key=key)
+            outcome = await self._attempt(self._reconciler.reconcile(request, api.fence, progress), key=key)
         except ConfigError as error:
             outcome = Outcome(error=error)
         attempt = Attempt(
@@ -129,9 +135,9 @@ class Worker:
             settled_key=progress.settled_key,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
-        body = await self._write_status(body, status)
+        body = await self._write_status(api, body, status)
         self._record(key, outcome, status, time.monotonic() - started)
-        await self._tell(body, event_of(previous, status, outcome.report))
+        await self._tell(api, body, event_of(previous, status, outcome.report))
         self._schedule(key, outcome.problem, interval)
 
     async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
@@ -151,14 +157,14 @@ class Worker:
             message = f"internal error ({type(error).__name__}); the controller's log says where"
             return Outcome(error=RetryableError(Reason.INTERNAL_ERROR, message))
 
-    async def _finalize(self, key: str, body: Body) -> None:
+    async def _finalize(self, api: FencedKube, key: str, body: Body) -> None:
         if FINALIZER not in (body["metadata"].get("finalizers") or []):
             self._queue.discard(key)
             return
         previous = parse_status(body.get("status") or {})
-        problem = await self._clean_up(key, body, previous)
+        problem = await self._clean_up(api, key, body, previous)
         if problem is None or _nothing_to_lose(problem, previous):
-            await self._ensure_finalizer(body, wanted=False)
+            await self._ensure_finalizer(api, body, wanted=False)
             self._queue.succeeded(key)
             return
         hint = f"; to leave the store as it is, annotate the object with {DELETION_POLICY}=Orphan"
@@ -166,11 +172,11 @@ class Worker:
         logger.warning("Not deleted", extra={"object": key, "reason": str(told.reason), "error": told.message})
         attempt = Attempt(generation=body["metadata"]["generation"])
         status = summarize(previous, attempt, told, now=self._now())
-        body = await self._write_status(body, status)
-        await self._tell(body, event_of(previous, status, None))
+        body = await self._write_status(api, body, status)
+        await self._tell(api, body, event_of(previous, status, None))
         self._queue.retry(key, at_least=problem.retry_after if isinstance(problem, RetryableError) else None)
 
-    async def _clean_up(self, key: str, body: Body, previous: Status) -> ControllerError | None:
+    async def _clean_up(self, api: FencedKube, key: str, body: Body, previous: Status) -> ControllerError | None:
         """Delete what the object owns in its store, if that is wanted; return what kept it from that."""
         if annotations_of(body).get(DELETION_POLICY) == DeletionPolicy.ORPHAN:
             return None
@@ -181,33 +187,31 @@ class Worker:
         if spec.suspend or spec.deletion_policy is not DeletionPolicy.DELETE:
             return None
         request = request_of(body, spec, previous)
-        outcome = await self._attempt(self._reconciler.cleanup(request, self._fence), key=key)
+        outcome = await self._attempt(self._reconciler.cleanup(request, api.fence), key=key)
         if outcome.report is not None and outcome.problem is None:
             logger.info("Store cleaned up", extra={"object": key, "pruned": len(outcome.report.pruned)})
         return outcome.problem
 
-    async def _ensure_finalizer(self, body: Body, *, wanted: bool) -> Body:
+    async def _ensure_finalizer(self, api: FencedKube, body: Body, *, wanted: bool) -> Body:
         finalizers = body["metadata"].get("finalizers") or []
         if (FINALIZER in finalizers) == wanted:
             return body
         changed = [*finalizers, FINALIZER] if wanted else [name for name in finalizers if name != FINALIZER]
         precondition = {"resourceVersion": body["metadata"]["resourceVersion"], "finalizers": changed}
-        self._fence.check(REQUEST_TIMEOUT)
-        return await self._kube.merge_patch(object_path(key_of(body)), {"metadata": precondition})
+        return await api.merge_patch(object_path(key_of(body)), {"metadata": precondition})
 
-    async def _write_status(self, body: Body, status: Status) -> Body:
+    async def _write_status(self, api: FencedKube, body: Body, status: Status) -> Body:
         """Write the status once, over the object as it was read, or as it is now if only its spec or metadata changed.
 
         A status that someone else wrote meanwhile is never overwritten.
         """
         path, before = object_path(key_of(body)), body.get("status")
         for _ in range(STATUS_WRITE_TRIES):
-            self._fence.check(REQUEST_TIMEOUT)
             precondition = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}}
             try:
-                return await self._kube.merge_patch(f"{path}/status", precondition | {"status": status.as_json()})
+                return await api.merge_patch(f"{path}/status", precondition | {"status": status.as_json()})
             except KubeError as error:
-                current = await self._kube.get(path) if error.status in (404, 409) else None
+                current = await api.get(path) if error.status in (404, 409) else None
                 if error.status not in (404, 409):
                     raise
                 if current is None or current["metadata"]["uid"] != body["metadata"]["uid"]:
@@ -217,10 +221,9 @@ class Worker:
                 body = current
         raise KubeError(409, "the object changes faster than its status can be written")
 
-    async def _tell(self, body: Body, event: tuple[str, str, str] | None) -> None:
+    async def _tell(self, api: FencedKube, body: Body, event: tuple[str, str, str] | None) -> None:
         if event is not None:
-            self._fence.check(REQUEST_TIMEOUT)
-            await publish(self._kube, body, event, now=self._now())
+            await publish(api, body, event, now=self._now())
 
     def _record(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
         metrics, report, problem = self._metrics, outcome.report, outcome.problem

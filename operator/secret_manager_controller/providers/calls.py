@@ -20,7 +20,7 @@ import tenacity
 from lease_sharding.fence import Fence
 from secret_manager_controller.providers.protocol import CallObserver
 
-REQUEST_TIMEOUT = 7.0
+REQUEST_TIMEOUT = 6.0
 """Seconds that one request takes at most: the fence must hold for that long when it begins."""
 THREADS = 16
 """Requests under way at once, for each provider."""

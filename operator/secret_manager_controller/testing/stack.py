@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -18,13 +19,16 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
 
+from lease_sharding.leases import GROUP, Names, config_lease, format_lease, placeholder, released
+from secret_manager_controller.controller.settings import LEASE_GROUP
 from secret_manager_controller.crd import custom_resource_definition
-from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, SECRETS, ResourcePath
+from secret_manager_controller.kube import GIT_REPOSITORIES, LEASES, SECRET_MANAGER_CONFIGS, SECRETS, ResourcePath
 from secret_manager_controller.testing import processes
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
@@ -35,6 +39,7 @@ T = TypeVar("T")
 Manifest = Mapping[str, Any]
 
 CONTROLLER_NAMESPACE = "microscaler-system"
+DEFAULT_SHARDS = 32
 SOURCE_NAMESPACE, SOURCE_NAME = "flux-system", "services"
 WAIT_TIMEOUT = 30.0  # Seconds; what is waited for takes one or two.
 POLL_INTERVAL = 0.05
@@ -111,6 +116,7 @@ class Stack:
         self.aws = aws
         self.repository = repository
         self.artifacts = artifacts
+        self._replicas = itertools.count()
 
     @classmethod
     @contextlib.contextmanager
@@ -127,6 +133,7 @@ class Stack:
             directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
             repository = directory / "repository"
             repository.mkdir()
+            (directory / "cache").mkdir()
             git(repository, "init", "--quiet", "--initial-branch=main")
             aws = closing.enter_context(AwsServer.start(region="eu-central-1"))
             plane = closing.enter_context(
@@ -141,7 +148,23 @@ class Stack:
                 stack.wait(f"{resource.plural} to be served", functools.partial(stack.get, resource.url()))
             for namespace in (CONTROLLER_NAMESPACE, SOURCE_NAMESPACE):
                 stack.create_namespace(namespace)
+            stack.free_shards(DEFAULT_SHARDS)
             yield stack
+
+    def free_shards(self, count: int) -> None:
+        """Leave the Leases as replicas leave them that have stopped.
+
+        In a cluster that never had any, the first replica waits for as long as a session lasts: it cannot tell that
+        from a cluster whose claims somebody has deleted.
+        """
+        names = Names(LEASE_GROUP, count)
+        claims = (released(placeholder(names, shard, epoch=0), now=datetime.now(UTC)) for shard in range(count))
+        for lease in (config_lease(names), *claims):
+            self.apply(format_lease(lease, namespace=CONTROLLER_NAMESPACE))
+
+    def delete_leases(self) -> None:
+        """Delete every Lease of the replicas, as before the first start in a cluster."""
+        self.delete(f"{LEASES.url(CONTROLLER_NAMESPACE)}?labelSelector={GROUP}={LEASE_GROUP}")
 
     def create_namespace(self, name: str) -> None:
         """Make a namespace."""
@@ -273,7 +296,8 @@ class Stack:
             prefix: a program and its arguments that start the controller in their turn.
             settings: environment variables beside those that the parts need.
         """
-        log = self.directory / f"controller-{time.monotonic_ns()}.log"
+        replica = settings.get("POD_NAME") or f"replica-{next(self._replicas)}"
+        log = self.directory / f"{replica}-{time.monotonic_ns()}.log"
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONSAFEPATH": "1",
@@ -281,10 +305,11 @@ class Stack:
             "HOME": str(self.directory),
             "KUBECONFIG": str(self.plane.kubeconfig()),
             "POD_NAMESPACE": CONTROLLER_NAMESPACE,
+            "POD_NAME": replica,
             "METRICS_HOST": "127.0.0.1",
             "METRICS_PORT": "0",
             "ARTIFACT_HOSTS": "127.0.0.1",
-            "CACHE_DIRECTORY": str(self.directory / "cache"),
+            "CACHE_DIRECTORY": str(self.directory / "cache" / replica),
             "AWS_ENDPOINT_URL": self.aws.endpoint_url,
             "LOG_LEVEL": "debug",
         }

@@ -48,13 +48,13 @@ def changed(**paths):
     ],
 )
 def test_only_what_can_trigger_a_reconcile_counts_as_a_change(body, counts):
-    cache = ObjectCache()
+    cache = ObjectCache(len)
     assert cache.put(record_of(BODY))
     assert cache.put(record_of(body)) is counts
 
 
 def test_objects_are_found_by_their_source_as_long_as_they_refer_to_it():
-    cache = ObjectCache()
+    cache = ObjectCache(len)
     cache.put(record_of(BODY))
     assert cache.using(REPO) == ("team-a/idam",)
     cache.put(record_of(changed(metadata__generation=2, spec={"sourceRef": {"name": "mine"}})))
@@ -71,7 +71,19 @@ def test_a_malformed_spec_has_no_source_and_breaks_nothing(spec):
 
 
 def test_ghosts_are_records_without_an_object():
-    cache = ObjectCache()
+    cache = ObjectCache(len)
     cache.put(record_of(BODY))
     cache.put(record_of(changed(metadata__name="other")))
     assert cache.ghosts({"team-a/other"}) == ("team-a/idam",)
+
+
+def test_objects_are_found_by_the_shard_of_their_namespace():
+    cache = ObjectCache({"team-a": 7, "b": 3}.__getitem__)
+    cache.put(record_of(BODY))
+    cache.put(record_of(changed(metadata__name="other")))
+    cache.put(record_of(changed(metadata__namespace="b")))
+    assert cache.in_shard(7) == {"team-a/idam", "team-a/other"}
+    assert (cache.in_shard(3), cache.in_shard(0)) == ({"b/idam"}, frozenset())
+    cache.remove("team-a/idam")
+    assert cache.in_shard(7) == {"team-a/other"}
+    assert cache.shard_of("team-a/never-seen") == 7

@@ -45,10 +45,17 @@ class Bench:
     def __init__(self, kube):
         self.kube = kube
         self.queue = WorkQueue(clock=lambda: 0.0)
-        self.cache = ObjectCache()
+        self.cache = ObjectCache(len)
+        self.foreign = set()
         self.sources = WatchedSources(kube, KINDS)
         self.gone = []
-        self.dispatcher = Dispatcher(cache=self.cache, sources=self.sources, queue=self.queue, gone=self.gone.append)
+        self.dispatcher = Dispatcher(
+            cache=self.cache,
+            sources=self.sources,
+            queue=self.queue,
+            owns=lambda key: key not in self.foreign,
+            gone=self.gone.append,
+        )
         self.sweeper = Sweeper(kube, self.dispatcher, KINDS)
         self.serve("gitrepositories")
 
@@ -129,12 +136,40 @@ async def test_a_source_that_cannot_be_read_is_tried_again(bench):
 
 
 async def test_the_sweep_queues_ghosts_and_the_unseen(bench):
-    bench.sweeper.caught_up = True
+    bench.sweeper.caught_up.set()
     bench.dispatcher.object_seen(smc("ghost"))
     bench.queued()
     bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "unseen"), metadata={"namespace": "team", "name": "unseen"})
     assert await bench.sweeper.sweep() == 2
     assert bench.queued() == ["team/ghost", "team/unseen"]
+
+
+def test_what_another_replica_works_on_is_remembered_but_not_queued(bench):
+    bench.foreign = {"team/a"}
+    bench.dispatcher.object_seen(smc())
+    bench.dispatcher.source_seen("GitRepository", repository())
+    assert (bench.queued(), "team/a" in bench.cache) == ([], True)
+
+
+async def test_a_record_of_another_replica_is_forgotten_when_its_object_is_missing_twice(bench):
+    bench.sweeper.caught_up.set()
+    bench.foreign = {"team/ghost"}
+    bench.dispatcher.object_seen(smc("ghost"))
+    await bench.sweeper.sweep()
+    assert ("team/ghost" in bench.cache, bench.gone) == (True, [])
+    await bench.sweeper.sweep()
+    assert ("team/ghost" in bench.cache, bench.gone) == (False, ["team/ghost"])
+
+
+async def test_a_record_that_a_listing_was_too_old_to_show_is_kept(bench):
+    bench.sweeper.caught_up.set()
+    bench.foreign = {"team/new"}
+    bench.dispatcher.object_seen(smc("new"))
+    await bench.sweeper.sweep()
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "new"), metadata={"namespace": "team", "name": "new"})
+    await bench.sweeper.sweep()
+    await bench.sweeper.sweep()
+    assert "team/new" in bench.cache
 
 
 async def test_before_the_first_listing_is_in_the_unseen_are_counted_but_not_queued(bench):

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.settings import Settings, SettingsError
 
 
 def test_everything_has_a_default():
-    settings = Settings.from_environment({})
+    settings = Settings.from_environment({"POD_NAME": "smc-0"})
     assert settings == Settings(
         namespace="microscaler-system",
         metrics_port=8080,
@@ -20,6 +21,8 @@ def test_everything_has_a_default():
         workers=16,
         shutdown_grace=20.0,
         sweep_interval=600.0,
+        replica="smc-0",
+        sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),
     )
 
 
@@ -38,6 +41,7 @@ def test_everything_has_a_default():
             {"ARTIFACT_HOSTS": "a.example, 10.0.0.1"}, "artifact_hosts", ("a.example", "10.0.0.1"), id="hosts"
         ),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
+        pytest.param({"POD_NAME": "smc-7f-x"}, "replica", "smc-7f-x", id="the replica's name"),
     ],
 )
 def test_a_variable_sets_its_setting(environment, attribute, value):
@@ -59,4 +63,56 @@ def test_a_variable_sets_its_setting(environment, attribute, value):
 def test_a_wrong_variable_is_named_with_what_it_may_hold(environment):
     ((name, value),) = environment.items()
     with pytest.raises(SettingsError, match=rf"{name}='{value}': expected "):
+        Settings.from_environment(environment)
+
+
+def test_a_replica_without_a_name_takes_the_host_s(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "Node-1.example.invalid")
+    assert Settings.from_environment({}).replica == "node-1.example.invalid"
+
+
+def test_sharding_is_set_by_variables():
+    variables = {
+        "SHARDS": "64",
+        "SESSION_SECONDS": "30",
+        "RENEW_INTERVAL_SECONDS": "4",
+        "LEASE_REQUEST_TIMEOUT_SECONDS": "3",
+        "FENCE_MARGIN_SECONDS": "1.5",
+        "TAKE_GRACE_SECONDS": "5",
+        "SHUTDOWN_GRACE_SECONDS": "12",
+    }
+    assert Settings.from_environment(variables).sharding == ShardingSettings(
+        group="secret-manager-controller",
+        shards=64,
+        session_duration=30,
+        renew_interval=4,
+        resync_interval=4,
+        request_timeout=3,
+        margin=1.5,
+        take_grace=5,
+        drain_timeout=12,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        pytest.param(
+            {"SESSION_SECONDS": "4"},
+            "RENEW_INTERVAL_SECONDS is 2 s, SESSION_SECONDS 4 s: a session must",
+            id="renewals",
+        ),
+        pytest.param(
+            {"SESSION_SECONDS": "8"},
+            "SESSION_SECONDS - FENCE_MARGIN_SECONDS - .* is 5 s: .* at least 6 s",
+            id="a write",
+        ),
+        pytest.param(
+            {"FENCE_MARGIN_SECONDS": "0.05"}, "FENCE_MARGIN_SECONDS is 0.05 s: it must be at least", id="margin"
+        ),
+        pytest.param({"POD_NAME": "Pod_1"}, "POD_NAME='Pod_1': expected 63 lower-case", id="name"),
+    ],
+)
+def test_durations_that_contradict_each_other_are_told_by_their_variables(environment, told):
+    with pytest.raises(SettingsError, match=told):
         Settings.from_environment(environment)

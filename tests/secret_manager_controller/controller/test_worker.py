@@ -76,7 +76,7 @@ class Bench:
         self.metrics = Metrics()
         self.gone = []
         self.worker = Worker(
-            kube=kube, reconciler=self.reconciler, queue=self.queue, fence=self.fence, metrics=self.metrics,
+            kube=kube, reconciler=self.reconciler, queue=self.queue, metrics=self.metrics,
             gone=self.gone.append, now=lambda: NOW,
         )  # fmt: skip
 
@@ -91,7 +91,7 @@ class Bench:
 
     async def process(self):
         self.kube.requests.clear()
-        await self.worker.process(KEY)
+        await self.worker.process(KEY, self.fence)
 
     @property
     def status(self):
@@ -257,7 +257,7 @@ async def test_an_object_that_was_made_anew_meanwhile_keeps_its_own_status(bench
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
-async def test_lost_ownership_drops_the_key_and_writes_nothing(bench, when):
+async def test_lost_ownership_writes_nothing_and_leaves_a_retry_to_whoever_owns_the_key_then(bench, when):
     def lose():
         bench.fence.revoke()
         return SYNCED
@@ -268,7 +268,7 @@ async def test_lost_ownership_drops_the_key_and_writes_nothing(bench, when):
         bench.reconciler.outcome = lose
     await bench.process()
     assert bench.status is None
-    assert bench.due_in() is None
+    assert bench.due_in() == 1.0
     assert bench.kube.done("patch") == []
 
 
