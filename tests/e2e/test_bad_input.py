@@ -368,7 +368,7 @@ def test_the_controller_took_no_harm(world, controller, stack):
     assert "Internal error" not in {record["message"] for record in controller.records()}
     # Nothing of what was refused stays in the cache; what is retried is there for a moment.
     cache = stack.directory / "cache"
-    stack.wait("no work to be left", lambda: not [path for path in cache.iterdir() if path.name.startswith("work-")])
+    stack.wait("no work to be left", lambda: not list(cache.glob("*/work-*")))
 
 
 @pytest.mark.parametrize(
