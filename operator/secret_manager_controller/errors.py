@@ -82,6 +82,8 @@ class Reason(enum.StrEnum):
 
     INVALID_SPEC = "InvalidSpec"
     """The spec is not valid."""
+    DEPRECATED = "Deprecated"
+    """The spec uses what has a better successor; told in an Event, never as a condition."""
     NOT_IMPLEMENTED = "NotImplemented"
     """The spec is valid, and this version of the controller cannot do it yet."""
     INTERNAL_ERROR = "InternalError"

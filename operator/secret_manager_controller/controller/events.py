@@ -11,9 +11,13 @@ from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.errors import Reason
 from secret_manager_controller.kube import EVENTS, KubeError
 from secret_manager_controller.model.report import Report
+from secret_manager_controller.model.spec import Spec, deprecations
 from secret_manager_controller.model.status import READY, Status
 
 logger = logging.getLogger(__name__)
+
+Told = tuple[str, str, str]
+"""Type, reason and message of an Event."""
 
 COMPONENT = "secret-manager-controller"
 NAME_PREFIX = 200
@@ -21,7 +25,7 @@ EVENT_NOTE_LIMIT = 1_024
 """Longest message in bytes that the API server takes."""
 
 
-def event_of(previous: Status, status: Status, report: Report | None) -> tuple[str, str, str] | None:
+def event_of(previous: Status, status: Status, report: Report | None) -> Told | None:
     """Return type, reason and message of what is to be told, or None where nothing changed.
 
     Args:
@@ -42,6 +46,19 @@ def event_of(previous: Status, status: Status, report: Report | None) -> tuple[s
     return None
 
 
+def warnings_of(spec: Spec, previous: Status, *, generation: int) -> tuple[Told, ...]:
+    """Return what is told of a spec once for each change of it.
+
+    Args:
+        spec: as it is now.
+        previous: the status before this reconcile.
+        generation: of the spec.
+    """
+    if previous.observed_generation == generation:
+        return ()
+    return tuple(("Warning", Reason.DEPRECATED, sentence) for sentence in deprecations(spec))
+
+
 def changes_told(report: Report) -> str:
     """Return what was written, in words: `created 3, updated 1`."""
     counts = {
@@ -58,7 +75,7 @@ def name_prefix(name: str) -> str:
     return name[:NAME_PREFIX].rstrip(".-") + "-"  # Cut behind a dot, it would be no name.
 
 
-async def publish(kube: FencedKube, body: Mapping[str, Any], event: tuple[str, str, str], *, now: datetime) -> None:
+async def publish(kube: FencedKube, body: Mapping[str, Any], event: Told, *, now: datetime) -> None:
     """Post an Event about an object; a refusal is logged, since Events are best effort by nature."""
     kind, reason, message = event
     metadata = body["metadata"]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lease_sharding.fence import Fence, OwnershipLost
-from secret_manager_controller.controller.events import changes_told, event_of, publish
+from secret_manager_controller.controller.events import Told, changes_told, event_of, publish, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
@@ -117,11 +117,13 @@ class Worker:
         progress = Progress()
         started = time.monotonic()
         interval: float | None = None
+        warnings: tuple[Told, ...] = ()
         try:
             spec = parse_spec(body)
             if spec.suspend:
                 self._queue.succeeded(key)
                 return
+            warnings = warnings_of(spec, previous, generation=body["metadata"]["generation"])
             interval = spec.interval_seconds
             body = await self._ensure_finalizer(api, body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
             request = request_of(body, spec, previous)
@@ -137,7 +139,8 @@ class Worker:
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
         self._record(key, outcome, status, time.monotonic() - started)
-        await self._tell(api, body, event_of(previous, status, outcome.report))
+        for event in (event_of(previous, status, outcome.report), *warnings):
+            await self._tell(api, body, event)
         self._schedule(key, outcome.problem, interval)
 
     async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
@@ -221,7 +224,7 @@ class Worker:
                 body = current
         raise KubeError(409, "the object changes faster than its status can be written")
 
-    async def _tell(self, api: FencedKube, body: Body, event: tuple[str, str, str] | None) -> None:
+    async def _tell(self, api: FencedKube, body: Body, event: Told | None) -> None:
         if event is not None:
             await publish(api, body, event, now=self._now())
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from secret_manager_controller.errors import Reason
 from secret_manager_controller.kube import EVENTS, GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer
@@ -191,9 +192,10 @@ class Tenant:
         return [call for call in self.calls() if call.operation in WRITES]
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the namespace's Events, oldest first."""
+        """Return the namespace's Events, oldest first, beside the one that a tenant's access keys are deprecated."""
         listed = self.stack.get(EVENTS.url(self.namespace)) or {}
-        return sorted(listed.get("items") or [], key=lambda event: int(event["metadata"]["resourceVersion"]))
+        told = (event for event in listed.get("items") or [] if event["reason"] != Reason.DEPRECATED)
+        return sorted(told, key=lambda event: int(event["metadata"]["resourceVersion"]))
 
     def audit(self, *verbs: str) -> list[dict[str, Any]]:
         """Return the controller's requests about this namespace, of these verbs or of all."""

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from secret_manager_controller.controller.events import EVENT_NOTE_LIMIT, event_of, publish
+from secret_manager_controller.controller.events import EVENT_NOTE_LIMIT, event_of, publish, warnings_of
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import KubeError
 from secret_manager_controller.model.report import Failure, Report
+from secret_manager_controller.model.spec import parse_spec
 from secret_manager_controller.model.status import Attempt, Status, summarize
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -108,3 +109,18 @@ async def test_a_refused_event_is_logged_and_nothing_else(kube, caplog):
         await publish(kube, BODY, ("Normal", "R", "m"), now=NOW)
     (record,) = caplog.records
     assert (record.getMessage(), record.status) == ("Event not posted", 403)
+
+
+@pytest.mark.parametrize(
+    ("before", "count"),
+    [
+        pytest.param(Status(), 1, id="a new object"),
+        pytest.param(Status(observed_generation=1), 1, id="a changed spec"),
+        pytest.param(Status(observed_generation=2), 0, id="told before"),
+    ],
+)
+def test_what_is_deprecated_is_told_once_for_each_change_of_the_spec(before, count):
+    auth = {"authType": "AccessKeys", "secretName": "keys"}
+    spec = {"sourceRef": {"name": "r"}, "aws": {"auth": auth}, "secrets": {"environment": "dev"}}
+    told = warnings_of(parse_spec({"spec": spec}), before, generation=2)
+    assert [event[:2] for event in told] == [("Warning", "Deprecated")] * count

@@ -129,6 +129,15 @@ async def test_a_reconcile_is_one_read_one_status_write_and_one_event(bench):
     assert bench.sample("secret_manager_secrets_managed") == 1
 
 
+async def test_a_deprecated_login_is_told_once_whatever_comes_of_the_reconcile(bench):
+    bench.put(spec={"provider": {"type": "aws", "aws": {"auth": {"authType": "AccessKeys"}}}})
+    bench.reconciler.outcome = PermanentError(Reason.CREDENTIALS_UNAVAILABLE, "no keys")
+    for _ in range(2):
+        await bench.process()
+    assert [event["reason"] for event in bench.events()] == ["CredentialsUnavailable", "Deprecated"]
+    assert "use Irsa" in bench.events()[1]["message"]
+
+
 async def test_what_status_recorded_comes_back_to_the_next_reconcile(bench):
     await bench.process()
     bench.reconciler.outcome = None

@@ -18,6 +18,7 @@ from secret_manager_controller.model.spec import (
     ProviderType,
     SourceKind,
     UpdatePolicy,
+    deprecations,
     not_implemented,
     parse_spec,
 )
@@ -299,6 +300,36 @@ def test_everything_that_is_missing_is_told_at_once():
         "not implemented in this version: spec.sourceRef.kind Application (use one of Flux' sources), "
         "spec.sourceRef.gitCredentials (remove it), spec.otel (remove it)"
     )
+
+
+@pytest.mark.parametrize(
+    ("provider", "told"),
+    [
+        pytest.param({"type": "gcp", "gcp": GCP}, None, id="no auth"),
+        pytest.param({"type": "gcp", "gcp": GCP | {"auth": {"type": "WorkloadIdentity"}}}, None, id="gcp identity"),
+        pytest.param({"type": "aws", "aws": {"auth": {"authType": "Irsa"}}}, None, id="irsa"),
+        pytest.param(
+            {"type": "gcp", "gcp": GCP | {"auth": {"authType": "JsonCredentials"}}},
+            "spec.provider.gcp.auth.authType JsonCredentials is deprecated: such a key holds until somebody replaces it; "
+            "use WorkloadIdentity",
+            id="json",
+        ),
+        pytest.param(
+            {"type": "aws", "aws": {"auth": {"type": "AccessKeys"}}},
+            "spec.provider.aws.auth.authType AccessKeys is deprecated: such a key holds until somebody replaces it; "
+            "use Irsa",
+            id="keys",
+        ),
+        pytest.param(
+            {"type": "azure", "azure": AZURE | {"auth": {"authType": "ServicePrincipal"}}},
+            "spec.provider.azure.auth.authType ServicePrincipal is deprecated: such a key holds until somebody "
+            "replaces it; use WorkloadIdentity",
+            id="principal",
+        ),
+    ],
+)
+def test_a_login_that_has_a_better_successor_is_told(provider, told):
+    assert deprecations(parse({"provider": provider})) == (() if told is None else (told,))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from secret_manager_controller.model.spec.auth import (
     GcpAuth,
     GcpAuthType,
 )
+from secret_manager_controller.model.spec.deprecations import deprecations
 from secret_manager_controller.model.spec.otel import Otel, OtelType, OtlpProtocol
 from secret_manager_controller.model.spec.parse import parse_spec
 from secret_manager_controller.model.spec.secrets import Secrets
@@ -43,6 +44,7 @@ __all__ = [
     "SourceRef",
     "Spec",
     "UpdatePolicy",
+    "deprecations",
     "not_implemented",
     "parse_spec",
 ]
