@@ -15,15 +15,22 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.desired import DesiredSecret
 from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteState, RemoteValue
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
-from secret_manager_controller.providers.aws_calls import Answer, Requests
-from secret_manager_controller.providers.aws_clients import LoginClients
+from secret_manager_controller.providers import aws_clients
+from secret_manager_controller.providers.aws_calls import Answer, Client, Requests
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsEndpoints, AwsLogin, AwsWebIdentity
+from secret_manager_controller.providers.aws_keys import LoginKeys
+from secret_manager_controller.providers.aws_login import (
+    AwsAccessKeys,
+    AwsAssumedRole,
+    AwsEndpoints,
+    AwsLogin,
+    AwsWebIdentity,
+)
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.protocol import CallObserver
 
-__all__ = ["AwsAccessKeys", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
+__all__ = ["AwsAccessKeys", "AwsAssumedRole", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
 
 CURRENT = "AWSCURRENT"
 PENDING = "SMC_PENDING"
@@ -62,10 +69,13 @@ class AwsProvider:
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
     ) -> None:
         self._login = login
-        self._requests = Requests(on_call=on_call, retries=retries)
+        self._region = region
         if not isinstance(endpoint_url, AwsEndpoints):
             endpoint_url = AwsEndpoints(endpoint_url, endpoint_url)
-        self._clients = LoginClients(login, region=region, endpoints=endpoint_url, requests=self._requests)
+        self._endpoint_url = endpoint_url.secretsmanager
+        self._requests = Requests(place=endpoint_url.secretsmanager or region, on_call=on_call, retries=retries)
+        self._logins = Requests(place=f"login of {login.title}", on_call=on_call, retries=retries)
+        self._keys = LoginKeys(login, region=region, endpoints=endpoint_url, requests=self._logins)
 
     async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
@@ -178,9 +188,9 @@ class AwsProvider:
                 raise self._told(outcome, "DeleteSecret", current.name)
 
     async def aclose(self) -> None:
-        """Wait for requests under way, then end threads and connections."""
+        """Wait for requests under way; connections are shared and stay."""
         await self._requests.aclose()
-        self._clients.close()
+        await self._logins.aclose()
 
     async def _list(self, mark: OwnerMark) -> Sequence[RemoteSecret]:
         tags_of(mark)  # A mark that no tag can hold would be a filter that matches others.
@@ -270,15 +280,18 @@ class AwsProvider:
         fence: Fence | None = None,
     ) -> Answer | Refusal:
         """Make a request; return its answer, or a refusal with one of the codes in `unless`."""
-        client = await self._clients.current()
-        outcome = await self._requests.make(client, operation, parameters, fence=fence)
+        keys = await self._keys.current()
+        outcome = await self._requests.make(self._client, operation, parameters, keys=keys, fence=fence)
         if isinstance(outcome, Refusal) and outcome.code in EXPIRED:
-            other = await self._clients.after(client)
-            if other is not None:
-                outcome = await self._requests.make(other, operation, parameters, fence=fence)
+            others = await self._keys.after(keys)
+            if others is not None:
+                outcome = await self._requests.make(self._client, operation, parameters, keys=others, fence=fence)
         if isinstance(outcome, Refusal) and outcome.code not in unless:
             raise self._told(outcome, operation, parameters.get("SecretId") or parameters.get("Name"))
         return outcome
+
+    def _client(self) -> Client:
+        return aws_clients.SHARED_CLIENTS.of("secretsmanager", region=self._region, endpoint_url=self._endpoint_url)
 
     def _told(self, refusal: Refusal, operation: str, name: str | None) -> Exception:
         return told(refusal, operation=operation, about=name, login=self._login.title)

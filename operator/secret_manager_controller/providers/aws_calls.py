@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from botocore import xform_name
@@ -14,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from lease_sharding.fence import Fence
 from secret_manager_controller.providers import calls
 from secret_manager_controller.providers.aws_errors import Refusal
+from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT, RetryPolicy
 from secret_manager_controller.providers.protocol import CallObserver
 
@@ -30,32 +33,59 @@ Client = Any
 
 
 class Requests(calls.Requests):
-    """Makes the requests of one provider for AWS."""
+    """Makes the requests of one login to AWS."""
 
-    def __init__(self, *, on_call: CallObserver, retries: RetryPolicy) -> None:
-        super().__init__("aws", on_call=on_call, retries=retries)
+    def __init__(self, *, place: str, on_call: CallObserver, retries: RetryPolicy) -> None:
+        super().__init__("aws", place=place, on_call=on_call, retries=retries)
 
     async def make(
-        self, client: Client, operation: str, parameters: Mapping[str, Any], *, fence: Fence | None = None
+        self,
+        client: Callable[[], Client],
+        operation: str,
+        parameters: Mapping[str, Any],
+        *,
+        keys: AwsAccessKeys | None,
+        fence: Fence | None = None,
     ) -> Answer | Refusal:
         """Make a request, again if that may help, and return the last answer.
 
         Args:
-            client: the login's client.
+            client: returns the service's; it may block.
             operation: the API's name of the request.
             parameters: as the API names them.
+            keys: what it is signed with; None for an operation that is not signed.
             fence: checked right before each attempt; for requests that change something.
 
         Raises:
             OwnershipLost: the fence closed; nothing was sent since.
+            ControllerError: there is no client.
         """
-        return await self.attempt(operation, lambda: _ask(client, operation, parameters), fence=fence)
+        return await self.attempt(operation, lambda: _ask(client(), operation, parameters, keys), fence=fence)
 
 
-def _ask(client: Client, operation: str, parameters: Mapping[str, Any]) -> Answer | Refusal:
+class Caller(threading.local):
+    """Whose requests those of the present thread are: see `aws_clients`."""
+
+    keys: AwsAccessKeys | None = None
+
+    @contextlib.contextmanager
+    def signing_with(self, keys: AwsAccessKeys | None) -> Iterator[None]:
+        """Sign this thread's requests with `keys`, until the end of the block."""
+        self.keys = keys
+        try:
+            yield
+        finally:
+            self.keys = None
+
+
+CALLER = Caller()
+
+
+def _ask(client: Client, operation: str, parameters: Mapping[str, Any], keys: AwsAccessKeys | None) -> Answer | Refusal:
     """Make one request. Errors become values here: a botocore exception may quote what was sent."""
     try:
-        answer: Answer = getattr(client, xform_name(operation))(**parameters)
+        with CALLER.signing_with(keys):
+            answer: Answer = getattr(client, xform_name(operation))(**parameters)
     except ClientError as error:
         return _refusal(error.response)
     except (BotoConnectionError, HTTPClientError, ResponseParserError) as error:

@@ -132,6 +132,17 @@ def told_of_role(refusal: Refusal, *, role: str, token_file: str) -> ControllerE
     return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)
 
 
+def told_of_assumption(refusal: Refusal, *, role: str, keys: str) -> ControllerError:
+    """Return the error that a refused AssumeRole means."""
+    if refusal.code in _DENIED:
+        message = (
+            f"AWS does not let {keys} assume {foreign(repr(role))}; allow it sts:AssumeRole, and name it in the role's "
+            "trust policy"
+        )
+        return PermanentError(Reason.STORE_ACCESS_DENIED, message)
+    return told(refusal, operation="AssumeRole", about=role, login=keys)
+
+
 def _hint(code: str) -> str:
     if code in _KEY_UNUSABLE:
         return ": its KMS key is disabled, scheduled for deletion, or may not be used by this login"

@@ -1,4 +1,4 @@
-"""The two ways to log in to AWS, and where it is."""
+"""The ways to log in to AWS, and where it is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,27 @@ class AwsWebIdentity:
         return f"role {self.role_arn}"
 
 
-AwsLogin = AwsAccessKeys | AwsWebIdentity
+@dataclass(frozen=True, slots=True)
+class AwsAssumedRole:
+    """A role that access keys may assume.
+
+    Attributes:
+        role_arn: e.g. `arn:aws:iam::123456789012:role/secrets`.
+        keys: who assumes it.
+        session_name: as in `AwsWebIdentity`.
+    """
+
+    role_arn: str
+    keys: AwsAccessKeys
+    session_name: str
+
+    @property
+    def title(self) -> str:
+        """How messages name the login."""
+        return f"role {self.role_arn}"
+
+
+AwsLogin = AwsAccessKeys | AwsWebIdentity | AwsAssumedRole
 
 
 @dataclass(frozen=True, slots=True)

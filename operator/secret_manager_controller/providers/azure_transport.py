@@ -19,7 +19,8 @@ from azure.core.pipeline.transport import RequestsTransport
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
-from secret_manager_controller.providers.calls import REQUEST_TIMEOUT, THREADS
+from secret_manager_controller.providers.calls import REQUEST_TIMEOUT
+from secret_manager_controller.providers.threads import THREADS
 
 CONNECT_TIMEOUT = 2.0  # Seconds; a connection within a region takes milliseconds.
 READ_TIMEOUT = REQUEST_TIMEOUT - CONNECT_TIMEOUT

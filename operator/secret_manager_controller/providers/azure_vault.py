@@ -98,8 +98,9 @@ class VaultClient:
     ) -> None:
         self._login = login
         self._host = endpoints.vault_url(vault).removeprefix("https://")
-        self._requests = Requests("azure", on_call=on_call, retries=retries)
-        self._clients = VaultClients(login, vault=vault, endpoints=endpoints, requests=self._requests)
+        self._requests = Requests("azure", place=self._host, on_call=on_call, retries=retries)
+        self._logins = Requests("azure", place=f"login of {login.title}", on_call=on_call, retries=retries)
+        self._clients = VaultClients(login, vault=vault, endpoints=endpoints, requests=self._logins)
         # The mark that a secret inherits, by its name and the second in which its unmarked version was made.
         self._inherited: OrderedDict[tuple[str, int], OwnerMark | None] = OrderedDict()
 
@@ -213,8 +214,9 @@ class VaultClient:
         return found | {each.key: each for each in looks if each is not None}
 
     async def aclose(self) -> None:
-        """Wait for requests under way, then end threads and connections."""
+        """Wait for requests under way, then end connections."""
         await self._requests.aclose()
+        await self._logins.aclose()
         self._clients.close()
 
     async def _deleted_one(self, name: str) -> Seen | None:

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,12 +18,10 @@ import tenacity
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.providers.protocol import CallObserver
+from secret_manager_controller.providers.threads import Place, place_of
 
 REQUEST_TIMEOUT = 6.0
 """Seconds that one request takes at most: the fence must hold for that long when it begins."""
-THREADS = 16
-"""Requests under way at once, for each provider."""
-
 _LONGEST_HINT = 3600.0  # Seconds; a wish to wait for longer than an hour is not believed.
 
 T = TypeVar("T")
@@ -67,21 +64,22 @@ class RetryPolicy:
 
 
 class Requests:
-    """Makes the requests of one provider. Safe for concurrent use on one event loop.
+    """Makes the requests of one login. Safe for concurrent use on one event loop.
 
     Args:
-        provider: the store's name for the observer and for threads, e.g. `aws`.
+        provider: the store's name for the observer, e.g. `aws`; all logins to one kind of store share its threads.
+        place: what answers, e.g. a region or a vault: if it stops, only its own requests wait.
         on_call: told of every request, retries included.
         retries: how often a request is made.
     """
 
-    def __init__(self, provider: str, *, on_call: CallObserver, retries: RetryPolicy) -> None:
+    def __init__(self, provider: str, *, place: str, on_call: CallObserver, retries: RetryPolicy) -> None:
         self._provider = provider
+        self._place_name = place
         self._on_call = on_call
         self._retries = retries
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"{provider}-provider")
-        # Nothing waits inside the executor, so that no request begins later than its fence was checked.
-        self._slots = asyncio.Semaphore(THREADS)
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._closed = False
 
     async def attempt(
         self,
@@ -138,34 +136,48 @@ class Requests:
         A thread cannot be stopped: whoever cancels waits for its end, so that nothing of ours acts on a shard that
         somebody else owns by then.
         """
-        async with self._slots:
+        async with self._place.slot():
             return await self._in_thread(work)
 
     async def aclose(self) -> None:
-        """Wait for what is under way and end the threads."""
-        for _ in range(THREADS):
-            await self._slots.acquire()
-        # Every thread is idle now and ends at once. A later request fails, instead of waiting for a slot.
-        self._threads.shutdown(wait=True)
-        for _ in range(THREADS):
-            self._slots.release()
+        """Wait for what is under way; a later request fails."""
+        self._closed = True
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    @property
+    def _place(self) -> Place:
+        return place_of(self._provider, self._place_name)
 
     async def _once(self, operation: str, ask: Callable[[], T], fence: Fence | None) -> T:
-        def timed() -> T:
+        def timed() -> tuple[T, float]:
             started = time.monotonic()
             outcome = ask()
-            code = outcome.code if isinstance(outcome, Refusal) else "OK"
-            loop.call_soon_threadsafe(self._on_call, self._provider, operation, code, time.monotonic() - started)
-            return outcome
+            return outcome, time.monotonic() - started
 
-        loop = asyncio.get_running_loop()
-        async with self._slots:
+        def ended(future: asyncio.Future[tuple[T, float]]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                return  # The caller is told.
+            outcome, seconds = future.result()
+            refusal = outcome if isinstance(outcome, Refusal) else None
+            place.told(seconds, answered=refusal is None or not refusal.passing)
+            self._on_call(self._provider, operation, "OK" if refusal is None else refusal.code, seconds)
+
+        place = self._place
+        async with place.slot():
             if fence is not None:
                 fence.check(REQUEST_TIMEOUT)
-            return await self._in_thread(timed)
+            outcome, _ = await self._in_thread(timed, ended)
+        return outcome
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_thread(self, work: Callable[[], T], ended: Callable[[asyncio.Future[T]], None] | None = None) -> T:
+        if self._closed:
+            raise RuntimeError("the provider is closed")
+        future = self._place.run(work)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        if ended is not None:
+            future.add_done_callback(ended)  # It is called also for one whose caller was cancelled.
         try:
             return await asyncio.shield(future)
         finally:

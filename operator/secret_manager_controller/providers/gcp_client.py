@@ -63,8 +63,9 @@ class GcpClient:
         self._project = project
         self._login = login
         self.parent = f"projects/{project}" + ("" if location is None else f"/locations/{location}")
-        self._requests = Requests("gcp", on_call=on_call, retries=retries)
-        self._tokens = Tokens(login, endpoints=endpoints, requests=self._requests)
+        self._requests = Requests("gcp", place=f"project {project}", on_call=on_call, retries=retries)
+        self._logins = Requests("gcp", place=f"login of {login.title}", on_call=on_call, retries=retries)
+        self._tokens = Tokens(login, endpoints=endpoints, requests=self._logins)
         self._connection = Connection(endpoints, location=location)
 
         def budget(kind: str, quota: int, shares: tuple[float, float]) -> Budget:
@@ -216,8 +217,9 @@ class GcpClient:
         )
 
     async def aclose(self) -> None:
-        """Wait for requests under way, then end threads and the connection."""
+        """Wait for requests under way, then end the connection."""
         await self._requests.aclose()
+        await self._logins.aclose()
         self._connection.close()
 
 

@@ -11,6 +11,7 @@ from secret_manager_controller.model.spec import AwsAuth, AwsAuthType
 from secret_manager_controller.model.spec import Provider as ProviderSpec
 from secret_manager_controller.providers.aws_login import (
     AwsAccessKeys,
+    AwsAssumedRole,
     AwsEndpoints,
     AwsLogin,
     AwsWebIdentity,
@@ -62,7 +63,10 @@ def aws_login(auth: AwsAuth | None, login: Login, environment: Environment) -> A
     kind = AwsAuthType.IRSA if auth is None else auth.auth_type
     token_file = environment.get("AWS_WEB_IDENTITY_TOKEN_FILE")
     if kind is AwsAuthType.ACCESS_KEYS or (auth is None and not token_file and environment.get("AWS_ACCESS_KEY_ID")):
-        return _access_keys(auth, login, environment)
+        keys = _access_keys(auth, login, environment)
+        if auth is None or auth.role_arn is None:
+            return keys
+        return AwsAssumedRole(role_arn=auth.role_arn, keys=keys, session_name=SESSION_NAME)
     role = (auth.role_arn if auth is not None else None) or environment.get("AWS_ROLE_ARN")
     if not token_file:
         raise _missing(

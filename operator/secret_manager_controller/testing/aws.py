@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import functools
 import json
 import secrets
 import signal
@@ -89,6 +90,40 @@ class AwsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def client(
+        self,
+        service: str = "secretsmanager",
+        *,
+        keys: AwsAccessKeys | None = None,
+        region: str | None = None,
+        signed: bool = True,
+    ) -> Any:
+        """Return a plain client of the SDK for this server, e.g. to look at what the methods below do not show.
+
+        Args:
+            service: `secretsmanager` or `sts`.
+            keys: what it signs with; the server's own keys by default.
+            region: another region than the server's.
+            signed: whether it signs at all.
+        """
+        from botocore import UNSIGNED  # noqa: PLC0415 - see `_session`.
+        from botocore.config import Config  # noqa: PLC0415 - see `_session`.
+
+        keys = keys or self.access_keys
+        return _session().create_client(
+            service,
+            region_name=region or self.region,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_access_key,
+            aws_session_token=keys.session_token,
+            config=Config(
+                signature_version=None if signed else UNSIGNED,
+                parameter_validation=False,  # The server is to see every request, also one that the SDK would refuse.
+                retries={"total_max_attempts": 1, "mode": "standard"},
+            ),
+        )
 
     def calls(self) -> list[Call]:
         """Return every request since the start or the last `clear_calls`, in the order of their answers."""
@@ -232,6 +267,13 @@ class AwsServer:
 
     def _control(self, action: str, **arguments: Any) -> Any:
         return servers.control(self.endpoint_url, action, arguments)
+
+
+@functools.cache
+def _session() -> Any:
+    import botocore.session  # noqa: PLC0415 - only those who want a client have the SDK loaded.
+
+    return botocore.session.Session()
 
 
 def main() -> None:

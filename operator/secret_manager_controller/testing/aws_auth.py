@@ -116,8 +116,8 @@ class Logins:
             raise AwsError("ExpiredTokenException", "The security token included in the request is expired")
 
 
-def check_role(parameters: Mapping[str, str]) -> str:
-    """Return `role/session` of an AssumeRoleWithWebIdentity request after checking its token.
+def check_role(parameters: Mapping[str, str], *, by_token: bool) -> str:
+    """Return `role/session` of a request to assume a role after checking it, and its token where it comes by one.
 
     Raises:
         AwsError: ValidationError, InvalidIdentityToken or ExpiredTokenException.
@@ -128,5 +128,6 @@ def check_role(parameters: Mapping[str, str]) -> str:
         raise AwsError("ValidationError", "RoleArn or RoleSessionName is invalid")
     if not 900 <= int(parameters.get("DurationSeconds", "3600")) <= 43_200:
         raise AwsError("ValidationError", "DurationSeconds must be 900 to 43200")
-    check_token(parameters.get("WebIdentityToken", ""))
+    if by_token:
+        check_token(parameters.get("WebIdentityToken", ""))
     return f"{role.group(1)}/{session}"

@@ -29,14 +29,15 @@ from secret_manager_controller.testing.faults import Fault, Faults
 from secret_manager_controller.testing.servers import CONTROL
 
 CALLS_KEPT = 200_000  # A long demo makes tens of thousands; older ones are forgotten.
-ASSUME = "AssumeRoleWithWebIdentity"
+ASSUME_BY_TOKEN = "AssumeRoleWithWebIdentity"
+ASSUME = frozenset({ASSUME_BY_TOKEN, "AssumeRole"})
 
 _JSON = "application/x-amz-json-1.1"
 _ASSUMED = (
-    '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-    "<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{key}</AccessKeyId>"
+    '<{operation}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+    "<{operation}Result><Credentials><AccessKeyId>{key}</AccessKeyId>"
     "<SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>{expires}</Expiration>"
-    "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    "</Credentials></{operation}Result></{operation}Response>"
 )
 _STS_ERROR = (
     '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>{code}</Code>'
@@ -138,7 +139,7 @@ class AwsApplication:
         if fault is not None and fault.seconds:
             time.sleep(fault.seconds)
         try:
-            if request.operation != ASSUME:
+            if request.operation != ASSUME_BY_TOKEN:
                 request.who = self.logins.claimed(request.headers)
                 self.logins.authenticate(
                     method=request.environ["REQUEST_METHOD"],
@@ -159,7 +160,7 @@ class AwsApplication:
             return _error(request, error)
 
     def _carry_out(self, request: Request) -> Answer:
-        if request.operation == ASSUME:
+        if request.operation in ASSUME:
             return self._assume(request)
         check_limits(request.operation, request.parameters)
         environ = {**request.environ, "wsgi.input": io.BytesIO(request.body)}
@@ -173,7 +174,7 @@ class AwsApplication:
         return _error(request, AwsError(error["__type"], error.get("message", ""), status=400 if number < 500 else 500))
 
     def _assume(self, request: Request) -> Answer:
-        request.who = check_role(request.parameters)
+        request.who = check_role(request.parameters, by_token=request.operation == ASSUME_BY_TOKEN)
         expires = time.time() + int(request.parameters.get("DurationSeconds", "3600"))
         login = Login(
             access_key_id=f"ASIA{secrets.token_hex(8).upper()}",
@@ -185,6 +186,7 @@ class AwsApplication:
         with self.lock:
             self.logins.add(login)
         text = _ASSUMED.format(
+            operation=request.operation,
             key=login.access_key_id,
             secret=login.secret_access_key,
             token=login.session_token,
@@ -328,7 +330,7 @@ def make(application: AwsApplication, *, port: int) -> BaseWSGIServer:
 
 
 def _error(request: Request, error: AwsError, *, committed: bool = False, retry_after: float | None = None) -> Answer:
-    if request.operation == ASSUME:
+    if request.operation in ASSUME:
         text = _STS_ERROR.format(code=escape(error.code), message=escape(error.message))
         return Answer(error.status, text.encode(), error.code, committed, "text/xml", retry_after)
     body = json.dumps({"__type": error.code, "message": error.message}).encode()

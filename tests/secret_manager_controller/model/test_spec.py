@@ -267,16 +267,6 @@ NOT_YET = [
     pytest.param(
         {"provider": {"type": "aws", "aws": {"description": "a"}}}, "spec.provider.aws.description", id="text"
     ),
-    pytest.param(
-        {
-            "provider": {
-                "type": "aws",
-                "aws": {"auth": {"authType": "AccessKeys", "roleArn": "arn:aws:iam::123456789012:role/a"}},
-            }
-        },
-        "spec.provider.aws.auth.roleArn with authType AccessKeys",
-        id="role-with-keys",
-    ),
 ]
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider
-from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
 from secret_manager_controller.providers.azure import AzureProvider, AzureQuotas
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
@@ -32,7 +31,7 @@ def aws(running_aws: AwsServer) -> AwsServer:
 @pytest.fixture
 def client(aws: AwsServer) -> Any:
     """Return a plain client of the SDK, for what the server's controls do not show."""
-    return SHARED_FACTORY.make("secretsmanager", region=aws.region, endpoint_url=aws.endpoint_url, keys=aws.access_keys)
+    return aws.client()
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from secret_manager_controller.model.observed import RemoteSecret
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import aws_clients
 from secret_manager_controller.providers.aws_calls import Requests
-from secret_manager_controller.providers.aws_clients import ClientFactory
+from secret_manager_controller.providers.aws_clients import SharedClients
 from secret_manager_controller.providers.aws_errors import Refusal
-from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 
@@ -86,6 +85,7 @@ class TestTime:
 
     async def test_a_request_that_hangs_is_cut_off_and_made_again(self, aws, make_provider, monkeypatch):
         monkeypatch.setattr(aws_clients, "READ_TIMEOUT", 0.1)
+        monkeypatch.setattr(aws_clients, "SHARED_CLIENTS", SharedClients())
         aws.hang("CreateSecret", 0.4)
         provider = make_provider()
         await create(provider)
@@ -117,14 +117,12 @@ class TestTime:
 
 
 class TestThreads:
-    async def test_none_is_left_after_closing(self, make_provider):
+    async def test_a_hundred_logins_share_sixteen(self, aws, make_provider):
         before = set(threading.enumerate())
-        provider = make_provider()
-        await asyncio.gather(*(provider.read([GHOST]) for _ in range(40)))
-        used = set(threading.enumerate()) - before
-        await provider.aclose()
-        assert 0 < len(used) <= 16
-        assert set(threading.enumerate()) == before
+        logins = [make_provider(login=aws.add_access_key(f"AKIA{number}", "x")) for number in range(100)]
+        await asyncio.gather(*(provider.read([GHOST]) for provider in logins))
+        assert 0 < len(set(threading.enumerate()) - before) <= 16
+        assert len({call.who for call in aws.calls()}) == 100
 
     async def test_closing_waits_for_requests_under_way(self, aws, make_provider):
         provider = make_provider()
@@ -138,7 +136,7 @@ class TestThreads:
     async def test_a_closed_provider_refuses(self, make_provider):
         provider = make_provider()
         await provider.aclose()
-        with pytest.raises(RuntimeError, match="shutdown"):
+        with pytest.raises(RuntimeError, match="closed"):
             await provider.read([GHOST])
 
 
@@ -163,22 +161,20 @@ class TestIsolation:
             "http_proxy": "http://127.0.0.1:9",
         }.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(aws_clients, "SHARED_FACTORY", ClientFactory())
+        monkeypatch.setattr(aws_clients, "SHARED_CLIENTS", SharedClients())
         await create(make_provider())
         assert aws.values() == {"a": b"s3cr3t"}
 
     def test_aws_itself_is_addressed_in_the_region(self, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
-        client = ClientFactory().make(
-            "secretsmanager", region="eu-north-1", endpoint_url=None, keys=AwsAccessKeys("AKIA", "x")
-        )
+        client = SharedClients().of("secretsmanager", region="eu-north-1", endpoint_url=None)
         assert client.meta.endpoint_url == "https://secretsmanager.eu-north-1.amazonaws.com"
         client.close()
 
     async def test_what_the_sdk_logs_holds_no_value(self, make_provider, caplog, monkeypatch):
         """Even where the root logger is at DEBUG when the first client is made."""
-        monkeypatch.setattr(aws_clients, "SHARED_FACTORY", ClientFactory())
+        monkeypatch.setattr(aws_clients, "SHARED_CLIENTS", SharedClients())
         caplog.set_level(logging.DEBUG)
         logging.getLogger("botocore").setLevel(logging.NOTSET)
         await create(make_provider())
@@ -209,8 +205,8 @@ async def test_what_the_sdk_itself_refuses_is_told_by_its_kind_only():
         def put_secret_value(self, **parameters):
             raise ParamValidationError(report=parameters["SecretString"])
 
-    requests = Requests(on_call=lambda *_: None, retries=RetryPolicy())
-    refusal = await requests.make(Client(), "PutSecretValue", {"SecretString": "s3cr3t"})
+    requests = Requests(place="here", on_call=lambda *_: None, retries=RetryPolicy())
+    refusal = await requests.make(Client, "PutSecretValue", {"SecretString": "s3cr3t"}, keys=None)
     await requests.aclose()
     assert refusal == Refusal("ParamValidationError", status=400)
 

@@ -242,7 +242,7 @@ class TestRenewal:
 
     @pytest.fixture
     async def clients(self, azure, clock):
-        requests = Requests("azure", on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
+        requests = Requests("azure", place="here", on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
         clients = VaultClients(
             azure.client_secret, vault=azure.vault, endpoints=azure.endpoints, requests=requests, clock=clock
         )

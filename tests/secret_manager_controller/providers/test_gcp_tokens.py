@@ -97,7 +97,7 @@ def clock():
 
 @pytest.fixture
 async def held(gcp, clock):
-    requests = Requests("gcp", on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
+    requests = Requests("gcp", place="here", on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
     gcp.token_lifetime(3600.0)
     yield Tokens(gcp.key, endpoints=gcp.endpoints, requests=requests, clock=clock)
     await requests.aclose()

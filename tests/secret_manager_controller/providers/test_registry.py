@@ -6,7 +6,7 @@ import pytest
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsWebIdentity
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsAssumedRole, AwsWebIdentity
 from secret_manager_controller.providers.registry import Login, aws_login, store_name
 
 ROLE, OTHER_ROLE = "arn:aws:iam::123456789012:role/controller", "arn:aws:iam::123456789012:role/team-a"
@@ -26,6 +26,10 @@ def identity(role):
     return AwsWebIdentity(role, Path("/var/run/token"), "secret-manager-controller")
 
 
+def assumed(keys):
+    return AwsAssumedRole(OTHER_ROLE, keys, "secret-manager-controller")
+
+
 @pytest.mark.parametrize(
     ("auth", "secret", "environment", "expected"),
     [
@@ -38,6 +42,9 @@ def identity(role):
         pytest.param({"type": "AccessKeys"}, None, KEYS | {"AWS_SESSION_TOKEN": "t"}, AwsAccessKeys("AKIAENV", "env-secret", "t"), id="the older name, and a session"),
         pytest.param(BY_SECRET, SECRET, KEYS, AwsAccessKeys("AKIASECRET", "its-secret"), id="a Secret before the environment"),
         pytest.param(BY_SECRET | {"sessionTokenKey": "token"}, SECRET, {}, AwsAccessKeys("AKIASECRET", "its-secret", "its-token"), id="a session of a Secret"),
+        pytest.param(BY_SECRET | {"roleArn": OTHER_ROLE}, SECRET, IRSA, assumed(AwsAccessKeys("AKIASECRET", "its-secret")), id="a role that a Secret's keys assume"),
+        pytest.param({"authType": "AccessKeys", "roleArn": OTHER_ROLE}, None, KEYS, assumed(AwsAccessKeys("AKIAENV", "env-secret")), id="a role that the environment's keys assume"),
+        pytest.param(BY_SECRET | {"secretAccessKeyKey": "token"}, SECRET, {}, AwsAccessKeys("AKIASECRET", "its-token"), id="the other data key by name"),
         pytest.param(BY_SECRET | {"accessKeyIdKey": "token"}, SECRET, {}, AwsAccessKeys("its-token", "its-secret"), id="data keys by name"),
     ],
 )  # fmt: skip

@@ -12,7 +12,6 @@ import urllib.request
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from secret_manager_controller.providers.aws_clients import SHARED_FACTORY
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.aws_auth import web_identity_token
@@ -34,13 +33,9 @@ def aws(running):
     return running
 
 
-def connect(aws, *, service="secretsmanager", keys=None, region=None):
-    return SHARED_FACTORY.make(service, region=region or aws.region, endpoint_url=aws.endpoint_url, keys=keys)
-
-
 @pytest.fixture
 def client(aws):
-    return connect(aws, keys=aws.access_keys)
+    return aws.client()
 
 
 def create(client, name="a", value="v", token=FIRST):
@@ -251,17 +246,17 @@ class TestLogins:
     )
     def test_a_wrong_login_is_refused(self, aws, keys, code):
         aws.add_access_key("AKIAKNOWN", "right")
-        assert refused(connect(aws, keys=keys).list_secrets) == (code, 400)
+        assert refused(aws.client(keys=keys, signed=keys is not None).list_secrets) == (code, 400)
 
     def test_a_removed_key_is_refused(self, aws):
-        client = connect(aws, keys=aws.add_access_key("AKIAGONE", "x"))
+        client = aws.client(keys=aws.add_access_key("AKIAGONE", "x"))
         client.list_secrets()
         aws.remove_access_key("AKIAGONE")
         assert refused(client.list_secrets) == ("UnrecognizedClientException", 400)
 
     def test_a_token_opens_a_role(self, aws):
         keys = assume(aws, web_identity_token("system:serviceaccount:a:b"))
-        client = connect(aws, keys=keys)
+        client = aws.client(keys=keys)
         client.list_secrets()
         aws.expire_sessions()
         assert refused(client.list_secrets) == ("ExpiredTokenException", 400)
@@ -290,7 +285,7 @@ class TestLogins:
 
 
 def assume(aws, token, *, role=ROLE):
-    answer = connect(aws, service="sts").assume_role_with_web_identity(
+    answer = aws.client("sts").assume_role_with_web_identity(
         RoleArn=role, RoleSessionName="smc", WebIdentityToken=token
     )
     keys = answer["Credentials"]
@@ -324,7 +319,7 @@ class TestLog:
         assert aws.calls() == []
 
     def test_regions_are_apart(self, aws):
-        create(connect(aws, keys=aws.access_keys, region="us-east-1"))
+        create(aws.client(region="us-east-1"))
         assert aws.values() == {}
 
 
@@ -418,7 +413,7 @@ class TestProcess:
             aws = AwsServer(
                 address["endpoint_url"], AwsAccessKeys(address["access_key_id"], address["secret_access_key"])
             )
-            create(connect(aws, keys=aws.access_keys))
+            create(aws.client())
             assert aws.values() == {"a": b"v"}
             process.send_signal(signal.SIGTERM)
             assert process.wait(5) == 0

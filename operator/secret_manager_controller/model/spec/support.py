@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secret_manager_controller.model.spec.auth import AwsAuthType
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
 from secret_manager_controller.model.spec.stores import AwsStore, AzureStore, GcpStore
@@ -45,9 +44,6 @@ def _missing_of_gcp(store: GcpStore) -> Iterator[tuple[str, str]]:
 
 
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
-    auth = store.auth
-    if auth is not None and auth.auth_type is AwsAuthType.ACCESS_KEYS and auth.role_arn is not None:
-        yield "auth.roleArn with authType AccessKeys", "use authType Irsa or remove it"
     for name, value in (("kmsKeyId", store.kms_key_id), ("description", store.description), ("tags", store.tags)):
         if value is not None:
             yield name, "remove it"

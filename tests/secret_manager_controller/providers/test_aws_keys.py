@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
-from secret_manager_controller.providers.aws import AwsEndpoints, AwsWebIdentity
+from secret_manager_controller.providers.aws import AwsAssumedRole, AwsEndpoints, AwsWebIdentity
 from secret_manager_controller.providers.aws_calls import Requests
-from secret_manager_controller.providers.aws_clients import RENEW_AGAIN, RENEW_BEFORE, SESSION_LIFETIME, LoginClients
+from secret_manager_controller.providers.aws_keys import RENEW_AGAIN, RENEW_BEFORE, SESSION_LIFETIME, LoginKeys
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws_auth import web_identity_token
@@ -50,13 +50,11 @@ def clock():
 
 
 @pytest.fixture
-async def clients(aws, role, clock):
-    requests = Requests(on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
+async def keys(aws, role, clock):
+    requests = Requests(place="here", on_call=lambda *_: None, retries=RetryPolicy(attempts=1))
     endpoints = AwsEndpoints(aws.endpoint_url, aws.endpoint_url)
-    clients = LoginClients(role, region=aws.region, endpoints=endpoints, requests=requests, clock=clock)
-    yield clients
+    yield LoginKeys(role, region=aws.region, endpoints=endpoints, requests=requests, clock=clock)
     await requests.aclose()
-    clients.close()
 
 
 class TestAccessKeys:
@@ -152,49 +150,77 @@ class TestRole:
         assert operations(aws) == {ASSUME: 2, "ListSecrets": 2}
 
 
-class TestRenewal:
-    async def test_a_client_is_kept_as_long_as_its_keys_hold(self, clients, clock):
-        first = await clients.current()
-        clock.now += SESSION_LIFETIME - RENEW_BEFORE - 1
-        assert await clients.current() is first
+class TestAssumedRole:
+    @pytest.fixture
+    def assumed(self, aws):
+        return AwsAssumedRole(ROLE, aws.access_keys, "smc")
 
-    async def test_it_is_replaced_before_its_keys_expire(self, aws, clients, clock):
-        first = await clients.current()
+    async def test_access_keys_open_it(self, aws, make_provider, assumed):
+        await make_provider(login=assumed).observe([], mark=ME)
+        assert [(call.operation, call.who) for call in aws.calls()] == [
+            ("AssumeRole", "secrets/smc"),
+            ("ListSecrets", "secrets/smc"),
+        ]
+
+    async def test_a_role_that_they_may_not_assume_is_told(self, aws, make_provider, assumed):
+        aws.fail("AssumeRole", "AccessDenied", 403)
+        with pytest.raises(PermanentError, match=r"allow it sts:AssumeRole.* trust policy") as raised:
+            await make_provider(login=assumed).observe([], mark=ME)
+        assert raised.value.reason is Reason.STORE_ACCESS_DENIED
+
+    async def test_wrong_keys_are_told(self, make_provider):
+        login = AwsAssumedRole(ROLE, AwsAccessKeys("AKIAUNKNOWN", "x"), "smc")
+        with pytest.raises(PermanentError, match="does not accept access key …NOWN") as raised:
+            await make_provider(login=login).observe([], mark=ME)
+        assert raised.value.reason is Reason.STORE_ACCESS_DENIED
+
+    async def test_its_keys_are_renewed_once_when_they_expire_early(self, aws, make_provider, assumed):
+        provider = make_provider(login=assumed)
+        await provider.observe([], mark=ME)
+        aws.expire_sessions()
+        await provider.observe([], mark=ME)
+        assert operations(aws) == {"AssumeRole": 2, "ListSecrets": 3}
+
+    def test_it_does_not_print_what_is_secret(self, assumed):
+        assert assumed.keys.secret_access_key not in repr(assumed)
+
+
+class TestRenewal:
+    async def test_keys_are_kept_as_long_as_they_hold(self, keys, clock):
+        first = await keys.current()
+        clock.now += SESSION_LIFETIME - RENEW_BEFORE - 1
+        assert await keys.current() is first
+
+    async def test_they_are_exchanged_before_they_expire(self, aws, keys, clock):
+        first = await keys.current()
         clock.now += SESSION_LIFETIME - RENEW_BEFORE
-        later = await asyncio.gather(*(clients.current() for _ in range(20)))
+        later = await asyncio.gather(*(keys.current() for _ in range(20)))
         assert later[0] is not first
-        assert set(later) == {later[0]}
+        assert all(each is later[0] for each in later)
         assert operations(aws) == {ASSUME: 2}
 
-    async def test_the_old_one_can_finish_its_requests(self, clients, clock):
-        for _ in range(3):
-            old = await clients.current()
-            clock.now += SESSION_LIFETIME
-            await clients.current()
-            assert old.list_secrets()["SecretList"] == []
-
-    async def test_an_outage_while_the_keys_hold_goes_unnoticed(self, aws, clients, clock):
-        first = await clients.current()
+    async def test_an_outage_while_the_keys_hold_goes_unnoticed(self, aws, keys, clock):
+        first = await keys.current()
         aws.fail(ASSUME, "ServiceUnavailable", 503, times=2)
         clock.now += SESSION_LIFETIME - RENEW_BEFORE
-        assert await clients.current() is first
-        assert await clients.current() is first  # The next attempt is due in a minute.
+        assert await keys.current() is first
+        assert await keys.current() is first  # The next attempt is due in a minute.
         clock.now += RENEW_AGAIN
-        assert await clients.current() is first
+        assert await keys.current() is first
         clock.now += RENEW_AGAIN
-        assert await clients.current() is not first
+        assert await keys.current() is not first
         assert operations(aws) == {ASSUME: 4}
 
-    async def test_an_outage_when_they_are_over_is_told(self, aws, clients, clock):
-        await clients.current()
+    async def test_an_outage_when_they_are_over_is_told(self, aws, keys, clock):
+        await keys.current()
         aws.fail(ASSUME, "ServiceUnavailable", 503)
         clock.now += SESSION_LIFETIME
         with pytest.raises(RetryableError) as raised:
-            await clients.current()
+            await keys.current()
         assert raised.value.reason is Reason.STORE_UNAVAILABLE
 
-    async def test_a_failed_login_is_not_remembered(self, aws, clients):
+    async def test_a_failed_login_is_not_remembered(self, aws, keys):
         aws.fail(ASSUME, "AccessDenied", 403)
         with pytest.raises(ControllerError):
-            await clients.current()
-        await clients.current()
+            await keys.current()
+        await keys.current()
