@@ -7,9 +7,11 @@ READY := $(VENV)/.ready
 TEST_PARTS := etcd kube-apiserver sops helm flux-crds
 DEMO_PARTS := etcd kube-apiserver flux-crds
 WORKERS ?= auto
+# What chooses moments and victims in `make chaos`; the same seed chooses the same.
+SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test unit coverage lint format generate lock bench-calls clean
+.PHONY: help setup parts demo test unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +42,10 @@ unit: $(READY) ## Run the tests that need no real part: within a minute.
 coverage: $(READY) ## Report the coverage of the last `make test`, and check it where it must be above 95 %.
 	@$(BIN)/python -m coverage report --include='*/model/*,*/decrypt/*,*/apply.py,*/compare.py' --fail-under=95
 
+chaos: $(READY) parts ## Run every bad day of several replicas, the long ones too; SEED= repeats a run.
+	@echo "SEED=$(SEED)"
+	@$(BIN)/python -m pytest -q --chaos --seed=$(SEED) tests/e2e/test_bad_days.py tests/e2e/test_bad_days_long.py
+
 lint: $(READY) ## Check style, types and the direction of imports.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -59,6 +65,14 @@ lock: $(READY) ## Pin all requirements anew, with hashes (needs uv).
 
 bench-calls: $(READY) ## Count store calls: no change, one change, one drift; ends with a line of JSON.
 	@$(BIN)/python bench/calls.py
+
+bench-sharding: $(READY) ## Measure three replicas: lease writes, handover, takeover, balance; ends with a line of JSON.
+	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(BIN)/python bench/sharding.py
+
+bench-scale: $(READY) ## Measure one replica with 10,000 objects in 500 namespaces; takes minutes, ends with a line of JSON.
+	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(BIN)/python bench/scale.py
 
 clean: ## Remove what the other targets made here; the cache of built parts stays.
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -17,11 +17,32 @@ REAL_PARTS = {"tool", "sops_binary"}
 """Fixtures that build or run a real part; what uses one, directly or not, is no test of seconds."""
 
 
-def pytest_collection_modifyitems(items):
-    """Mark every test that needs a real part, so that `make unit` leaves it out."""
+def pytest_addoption(parser):
+    """Take what `make chaos` says."""
+    parser.addoption("--chaos", action="store_true", help="run the tests that take long, too")
+    parser.addoption("--seed", type=int, default=0, help="chooses moments and victims of the bad days (0)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark every test that needs a real part, so that `make unit` leaves it out; leave out the long ones."""
+    if not config.getoption("chaos"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("chaos")])
+        items[:] = [item for item in items if not item.get_closest_marker("chaos")]
     for item in items:
         if REAL_PARTS.intersection(item.fixturenames):
             item.add_marker("real")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what the referee said of each bad day."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    verdicts = [
+        (report.nodeid, told) for report in reports for name, told in report.user_properties if name == "verdict"
+    ]
+    if verdicts:
+        terminalreporter.section("the referee's verdicts")
+        for test, told in dict(verdicts).items():
+            terminalreporter.line(f"{test.rpartition('::')[2]}: {told}")
 
 
 @pytest.fixture(scope="session")

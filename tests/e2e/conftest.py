@@ -2,17 +2,23 @@
 
 import itertools
 import os
+import random
 import subprocess
+import time
 from pathlib import Path
 
 import pyrage
 import pytest
 
+from secret_manager_controller.testing.replicas import SHARDS, SHORT_SESSIONS, Replicas
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
 from secret_manager_controller.testing.tenants import Tenant
+from secret_manager_controller.testing.workload import Workload
 
 ROOT = Path(__file__).parent.parent.parent
 NUMBERS = itertools.count(1)
+VERDICT = "verdict"
+"""Property of a test that the summary shows."""
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +95,66 @@ def make_tenant(stack):
 def tenant(make_tenant):
     """Return a tenant with an empty source and without an object."""
     return make_tenant()
+
+
+class Day:
+    """Replicas under load, and the verdict at the end."""
+
+    def __init__(self, stack, replicas, workload, random, node):
+        self.stack = stack
+        self.replicas = replicas
+        self.workload = workload
+        self.random = random
+        self.node = node
+
+    def start(self, count, **how):
+        """Start so many replicas, and return them when each has its share and the store holds what Git holds."""
+        started = [self.replicas.start(**how) for _ in range(count)]
+        self.replicas.wait_balanced()
+        self.workload.settle()
+        return started
+
+    def load(self):
+        """Change the objects as long as the context lasts."""
+        return self.workload.running(every=0.1)
+
+    def pause(self, least, most):
+        """Let a random time pass, so that what comes next meets the replicas at any moment."""
+        time.sleep(self.random.uniform(least, most))
+
+    def tenants_of(self, replica):
+        """Return the tenants whose shards a replica owns."""
+        owned = self.replicas.owned(replica)
+        return [each for each in self.workload.tenants if self.replicas.log.shard(each.namespace) in owned]
+
+    def end(self):
+        """Wait until the store holds what Git holds, and ask the referee."""
+        self.workload.settle()
+        verdict = self.replicas.verdict(self.workload)
+        self.node.user_properties.append((VERDICT, str(verdict)))
+        assert verdict.writes > 0
+        assert verdict.clean, str(verdict)
+
+
+@pytest.fixture
+def seed(pytestconfig):
+    """Return what chooses moments and victims; `make chaos` prints it."""
+    return pytestconfig.getoption("seed")
+
+
+@pytest.fixture
+def day(stack, seed, request):
+    """Return a day that begins with objects and without replicas."""
+    stack.delete_leases()
+    stack.free_shards(SHARDS)
+    stack.aws.reset()
+    workload = Workload(stack, namespaces=16, seed=seed, label=f"day-{next(NUMBERS)}")
+    try:
+        with Replicas(stack, **SHORT_SESSIONS) as replicas:
+            yield Day(stack, replicas, workload, random.Random(seed), request.node)
+    finally:
+        stack.aws.clear_faults()
+        for tenant in workload.tenants:
+            tenant.remove()
+        stack.delete_leases()
+        stack.free_shards(SHARDS)

@@ -178,6 +178,10 @@ class AwsServer:
         """Let the next requests wait before they are carried out, even if the client is gone by then."""
         self._control("fault", operation=operation, seconds=seconds, times=times)
 
+    def faults_left(self) -> int:
+        """Return how many requests are still to be met by a fault: 0 once the last one that hangs is under way."""
+        return int(self._control("faults_left"))
+
     def clear_faults(self) -> None:
         """Let nothing go wrong any more."""
         self._control("clear_faults")

@@ -242,6 +242,10 @@ class Controls:
         """Let something go wrong; see `Fault`."""
         self._application.faults.add(Fault(**fault))
 
+    def faults_left(self) -> int:
+        """Return how many requests are still to be met by a fault."""
+        return self._application.faults.left()
+
     def clear_faults(self) -> None:
         """Let nothing go wrong any more."""
         self._application.faults.clear()

@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -150,6 +150,11 @@ class ControlPlane:
     def pids(self) -> Mapping[str, int]:
         """The process ids by program, `etcd` and `kube-apiserver`, for who wants to stop or freeze one."""
         return {name: process.pid for name, process in self._processes.items()}
+
+    @property
+    def users(self) -> Collection[str]:
+        """The names of all who may log in."""
+        return self._tokens.keys()
 
     def token(self, user: str = ADMIN.name) -> str:
         """Return a user's bearer token.

@@ -51,6 +51,10 @@ class Faults:
         """Let nothing go wrong any more."""
         self._faults.clear()
 
+    def left(self) -> int:
+        """Return how many requests are still to be met."""
+        return sum(fault.times for fault in self._faults)
+
     def take(self, operation: str, names: Collection[str]) -> Fault | None:
         """Return the fault that meets this request, and count it."""
         for fault in self._faults:

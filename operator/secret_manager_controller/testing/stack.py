@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -32,7 +32,7 @@ from secret_manager_controller.kube import GIT_REPOSITORIES, LEASES, SECRET_MANA
 from secret_manager_controller.testing import processes
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
-from secret_manager_controller.testing.controlplane import ControlPlane
+from secret_manager_controller.testing.controlplane import ControlPlane, User
 
 T = TypeVar("T")
 
@@ -120,7 +120,9 @@ class Stack:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, *, etcd: Path, kube_apiserver: Path, flux_crds: Path, audit_log: bool = False) -> Iterator[Self]:
+    def start(
+        cls, *, etcd: Path, kube_apiserver: Path, flux_crds: Path, audit_log: bool = False, users: Iterable[User] = ()
+    ) -> Iterator[Self]:
         """Start everything but the controller: CRDs installed, namespaces made, an empty Git repository.
 
         Args:
@@ -128,6 +130,7 @@ class Stack:
             kube_apiserver: the program.
             flux_crds: the directory with Flux's CRDs.
             audit_log: whether the API server records every request.
+            users: who may log in beside `admin`.
         """
         with contextlib.ExitStack() as closing:
             directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
@@ -137,7 +140,7 @@ class Stack:
             git(repository, "init", "--quiet", "--initial-branch=main")
             aws = closing.enter_context(AwsServer.start(region="eu-central-1"))
             plane = closing.enter_context(
-                ControlPlane.start(etcd=etcd, kube_apiserver=kube_apiserver, audit_log=audit_log)
+                ControlPlane.start(etcd=etcd, kube_apiserver=kube_apiserver, audit_log=audit_log, users=users)
             )
             artifacts = closing.enter_context(ArtifactServer(repository, namespace=SOURCE_NAMESPACE, name=SOURCE_NAME))
             stack = cls(directory, plane, aws, repository, artifacts)
