@@ -61,3 +61,24 @@ def assignment(shards: Iterable[int], room: Mapping[str, int]) -> dict[int, str]
         if not left[member]:
             del left[member]
     return given
+
+
+def rebalance(owners: Mapping[int, str], members: Collection[str], shards: int) -> dict[int, str]:
+    """Return who owns each shard once all members have their share.
+
+    Whoever owns more than its share gives up its weakest ties, and what nobody owns goes to who ranks highest among
+    those that lack some: as few shards move as the shares allow.
+
+    Args:
+        owners: the owner of each shard now; an owner that is no member owns nothing.
+        members: who takes part.
+        shards: how many there are.
+    """
+    settled: dict[int, str] = {}
+    room = shares(members, shards)
+    for member in room:
+        mine = [shard for shard, owner in owners.items() if owner == member]
+        kept = sorted(mine, key=lambda shard, member=member: -weight(member, shard))[: room[member]]  # type: ignore[misc]  # mypy cannot infer a lambda with a default.
+        settled |= dict.fromkeys(kept, member)
+        room[member] -= len(kept)
+    return settled | assignment((shard for shard in range(shards) if shard not in settled), room)

@@ -21,6 +21,7 @@ VERBS = {
     "list": "List SecretManagerConfigs.",
     "plan": "Show what apply would change, without a cluster.",
     "reconcile": "Have a SecretManagerConfig reconciled now.",
+    "shards": "Show which replica works on which namespaces.",
     "status": "Show the status of a SecretManagerConfig.",
 }
 """Each verb with its line of help, so that `msmctl --help` imports none of them."""

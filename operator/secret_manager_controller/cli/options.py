@@ -55,6 +55,17 @@ def output_option(*formats: str) -> Callable[[F], F]:
     )
 
 
+controller_namespace_option = click.option(
+    "--controller-namespace",
+    envvar="POD_NAMESPACE",
+    default="microscaler-system",
+    show_default=True,
+    show_envvar=True,
+    type=NAMESPACE_NAME,
+    help="Namespace of the controller.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
     """Which cluster, as the user gave it."""

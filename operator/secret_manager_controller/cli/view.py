@@ -82,5 +82,10 @@ def age_of(body: Body, *, now: float) -> str:
         created = datetime.fromisoformat(str(block(body, "metadata").get("creationTimestamp"))).timestamp()
     except (ValueError, OverflowError):
         return "<unknown>"
-    seconds = max(0, int(now - created))
-    return next(f"{seconds // size}{unit}" for least, size, unit in _UNITS if seconds >= least)
+    return duration(now - created)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two-fold largest unit; less than none is none."""
+    whole = max(0, int(seconds))
+    return next(f"{whole // size}{unit}" for least, size, unit in _UNITS if whole >= least)

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import uuid
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,6 +13,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from lease_sharding.leases import (
+    Lease,
+    Names,
+    claimed,
+    config_lease,
+    format_lease,
+    opened,
+    placeholder,
+    released,
+    renewed,
+)
 from secret_manager_controller.cli.main import cli
 from secret_manager_controller.providers.registry import PROVIDERS
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
@@ -20,6 +32,7 @@ COLLECTION = re.compile(
     r"^/apis/secret-management\.microscaler\.io/v1(?:/namespaces/(?P<namespace>[^/]+))?/secretmanagerconfigs"
     r"(?:/(?P<name>[^/]+))?$"
 )
+LEASES = re.compile(r"^/apis/coordination\.k8s\.io/v1/namespaces/(?P<namespace>[^/]+)/leases$")
 VERBS = {"GET": "get", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -39,6 +52,7 @@ class FakeApiServer:
 
     Attributes:
         objects: by namespace and name; change them through `put`.
+        leases: what a listing of the Leases in microscaler-system shows.
         requests: method and path of each request.
         forbidden: verbs that are refused with 403.
         installed: whether the CRD is there.
@@ -47,6 +61,7 @@ class FakeApiServer:
 
     def __init__(self):
         self.objects = {}
+        self.leases = []
         self.requests = []
         self.forbidden = set()
         self.installed = True
@@ -111,6 +126,8 @@ class FakeApiServer:
         self.requests.append((method, path))
         self.before(method, path)
         url = urlsplit(path)
+        if leases := LEASES.match(url.path):
+            return {"items": self.leases if leases["namespace"] == "microscaler-system" else []}
         match = COLLECTION.match(url.path)
         if not match or not self.installed:
             raise RefusedError(404, "the server could not find the requested resource")
@@ -208,6 +225,45 @@ def kubeconfig(api, tmp_path):
 def clock():
     """Return a clock that stands until somebody sleeps."""
     return FakeClock()
+
+
+@pytest.fixture
+def replicas(api, clock):
+    """Return a function that leaves the Leases of a group: `replicas({"smc-0": [0, 1], …}, shards=4, lapsed=…)`."""
+
+    def leave(owners, *, shards=4, lapsed=(), age=300.0):
+        now = datetime.fromtimestamp(clock.now(), UTC)
+        names, leases = Names("secret-manager-controller", shards), []
+        leases.append(config_lease(names))
+        for member in owners:
+            empty = Lease(name=names.session(member))
+            began = opened(
+                empty, group=names.group, member=member, session=f"s-{member}", ended=(), duration=10,
+                now=now - timedelta(seconds=age),
+            )  # fmt: skip
+            last = now - timedelta(seconds=60 if member in lapsed else 1)
+            leases.append(renewed(began, group=names.group, duration=10, draining=False, now=last))
+        holders = {shard: member for member, held in owners.items() for shard in held}
+        for shard in range(shards):
+            lease, since = placeholder(names, shard, epoch=1), now - timedelta(seconds=age)
+            if (member := holders.get(shard)) is None:
+                leases.append(released(lease, now=since))
+            else:
+                leases.append(
+                    claimed(
+                        lease,
+                        names=names,
+                        shard=shard,
+                        member=member,
+                        session=f"s-{member}",
+                        epoch=2,
+                        duration=10,
+                        now=since,
+                    )
+                )
+        api.leases = [format_lease(lease, namespace="microscaler-system") for lease in leases]
+
+    return leave
 
 
 @pytest.fixture

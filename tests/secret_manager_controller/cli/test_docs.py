@@ -34,13 +34,14 @@ def command_lines():
 
 
 @pytest.fixture
-def world(api, clock, store, worktree, reference_object, tmp_path, monkeypatch):
+def world(api, clock, replicas, store, worktree, reference_object, tmp_path, monkeypatch):
     """Make a cluster, a store and a directory as the page has them."""
     reference_object["metadata"]["creationTimestamp"] = "2023-12-02T10:00:00Z"
     reference_object["status"]["lastAppliedRevision"] = "main@sha1:6f1c2a9be07d4c1e8a5b3f2d1c0e9f8a7b6c5d4e"
     for name in ("idam-prd-secrets", "idam-dev-secrets"):
         reference_object["metadata"]["name"] = name
         api.put(reference_object)
+    replicas({"smc-7d9f-kx2lp": [0, 1], "smc-7d9f-vq8rn": [2, 3]})
     clock.at(25, lambda: api.put(reference_object))
     (manifest,) = (text for text in blocks("yaml") if "kind: SecretManagerConfig" in text)
     monkeypatch.chdir(worktree(API_KEY="new", DATABASE_URL="1", SHARED="2", SAME="3"))
