@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
-TEST_PARTS := etcd kube-apiserver sops helm flux-crds
-DEMO_PARTS := etcd kube-apiserver flux-crds
+TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds
+DEMO_PARTS := etcd kube-apiserver kustomize flux-crds
 WORKERS ?= auto
 # What chooses moments and victims in `make chaos`; the same seed chooses the same.
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
@@ -26,7 +26,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-parts: ## Build etcd, kube-apiserver, sops and helm into the cache (6 minutes once, nothing later).
+parts: ## Build etcd, kube-apiserver, kustomize, sops and helm into the cache (6 minutes once, nothing later).
 	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
 
 demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.

@@ -25,6 +25,8 @@ from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.render.kustomize import Kustomize
+from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Grants
@@ -59,12 +61,13 @@ class Bench:
 
     def fresh_reconciler(self) -> Reconciler:
         """Return a reconciler that remembers nothing, as after a restart."""
+        decryptor = Decryptor(HashKey(b"bench" * 8))
         return Reconciler(
             source=self,
             keys=self,
             stores=self,
             owners=self,
-            decryptor=Decryptor(HashKey(b"bench" * 8)),
+            renderer=Renderer(decryptor, Kustomize(decryptor)),
             cluster="bench",
             controller_namespace="bench",
         )

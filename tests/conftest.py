@@ -73,6 +73,12 @@ def sops(tool):
 
 
 @pytest.fixture(scope="session")
+def kustomize_binary(tool):
+    """Return the real kustomize binary: what the controller runs, and the oracle of its output."""
+    return tool("kustomize")
+
+
+@pytest.fixture(scope="session")
 def control_plane(tool):
     """Run a real API server for the session of one test process; tests use namespaces of their own."""
     with ControlPlane.start(etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver"), audit_log=True) as plane:

@@ -22,6 +22,7 @@ from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack,
 EXAMPLES = Path(__file__).parent.parent
 ROOT = EXAMPLES.parent
 TEAM_A, TEAM_B = "team-a/idam-dev-secrets", "team-b/billing-dev-secrets"
+BUILT = "team-a/orders-dev-secrets"
 CHANGED = "idam-dev-API_KEY"
 
 
@@ -44,14 +45,14 @@ def expect(what: str, found: object, wanted: object) -> None:
         raise DemoError(f"{what}: expected {wanted!r}, found {found!r}")
 
 
-def parts() -> tuple[Path, Path, Path]:
-    """Return etcd, kube-apiserver and Flux's CRDs; `make demo` has built them."""
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), "etcd", "kube-apiserver", "flux-crds"]
+def parts() -> tuple[Path, Path, Path, Path]:
+    """Return etcd, kube-apiserver, Flux's CRDs and kustomize; `make demo` has built them."""
+    command = [sys.executable, str(ROOT / "tools" / "build.py"), "etcd", "kube-apiserver", "flux-crds", "kustomize"]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
         raise DemoError("a real part could not be built; see the lines above")
-    etcd, kube_apiserver, flux_crds = (Path(line) for line in built.stdout.splitlines())
-    return etcd, kube_apiserver, flux_crds
+    etcd, kube_apiserver, flux_crds, kustomize = (Path(line) for line in built.stdout.splitlines())
+    return etcd, kube_apiserver, flux_crds, kustomize
 
 
 def msmctl(stack: Stack, *arguments: str) -> str:
@@ -86,14 +87,14 @@ def show_store(stack: Stack) -> None:
 
 
 def first_sync(stack: Stack) -> None:
-    """Apply both objects and see their secrets arrive."""
-    for manifest in ("idam-dev.yaml", "billing-dev.yaml"):
+    """Apply all objects and see their secrets arrive."""
+    for manifest in ("idam-dev.yaml", "billing-dev.yaml", "orders-dev.yaml"):
         stack.apply_file(EXAMPLES / "manifests" / manifest)
-    for key in (TEAM_A, TEAM_B):
+    for key in (TEAM_A, TEAM_B, BUILT):
         status = stack.wait_ready(key)
         print(f"  {key}: Ready, {status['secretsSynced']} secrets")
     show_store(stack)
-    expect("secrets in the store", len(stack.aws.values()), 10)
+    expect("secrets in the store", len(stack.aws.values()), 14)
 
 
 def one_change(stack: Stack) -> None:
@@ -104,7 +105,7 @@ def one_change(stack: Stack) -> None:
     stack.wait_ready(TEAM_A, after=artifact.revision)
     new = {name: stack.aws.versions(name) - count for name, count in before.items()}
     expect("new versions", {name: count for name, count in new.items() if count}, {CHANGED: 1})
-    print(f"  {artifact.revision}: one new version of {CHANGED}, none of the other 9")
+    print(f"  {artifact.revision}: one new version of {CHANGED}, none of the other 13")
 
 
 def drift(stack: Stack) -> None:
@@ -130,7 +131,7 @@ def no_change(stack: Stack) -> None:
 
 def show(stack: Stack) -> None:
     """Show the main job with a running controller."""
-    with step("Applying a SecretManagerConfig in two namespaces"):
+    with step("Applying SecretManagerConfigs in two namespaces: profile files, and a kustomize overlay"):
         first_sync(stack)
     with step("Changing one value in Git"):
         one_change(stack)
@@ -139,21 +140,21 @@ def show(stack: Stack) -> None:
     with step("Reconciling with nothing changed"):
         no_change(stack)
     with step("Looking at it with msmctl"):
-        expect("lines of msmctl list", len(msmctl(stack, "list").splitlines()), 3)
+        expect("lines of msmctl list", len(msmctl(stack, "list").splitlines()), 4)
         msmctl(stack, "status", "--name", "idam-dev-secrets", "--namespace", "team-a")
 
 
 def run() -> None:
     """Run every step; whatever happens, what was started is stopped and removed."""
     with ExitStack() as running:
-        with step("Finding etcd, kube-apiserver and Flux's CRDs (built and cached on the first run)"):
-            etcd, kube_apiserver, flux_crds = parts()
+        with step("Finding etcd, kube-apiserver, kustomize and Flux's CRDs (built and cached on the first run)"):
+            etcd, kube_apiserver, flux_crds, kustomize = parts()
         with step("Starting etcd, kube-apiserver, an AWS test server and a Git artifact server"):
             stack = running.enter_context(Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds))
         with step("Making two tenants, their logins and SOPS keys, and a Git repository with encrypted files"):
             prepare(stack)
         with step("Starting the controller"):
-            controller = running.enter_context(stack.controller())
+            controller = running.enter_context(stack.controller(KUSTOMIZE_BINARY=str(kustomize)))
         show(stack)
         with step("Stopping the controller, then everything else"):
             expect("the controller's exit code", controller.stop(), 0)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Collection, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
-from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import ConfigError, Reason
 from secret_manager_controller.model.desired import DesiredState, desired_state
@@ -24,11 +24,11 @@ from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, not_implemented
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.render.raw import render_raw
+from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
 from secret_manager_controller.tenancy import Grants, authorize
 
-RENDERING_VERSION = "1"
+RENDERING_VERSION = "2"
 """Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""
 
 
@@ -61,7 +61,9 @@ class Request:
     """One object as it was read, and what it remembers.
 
     Attributes:
+        inputs_key: what status recorded of the inputs, see `Progress`.
         confirm_prune: the revision at which the user lets many secrets go, or None.
+        look: whether the user asked for this reconcile, so that the store is looked at in any case.
     """
 
     namespace: str
@@ -70,7 +72,9 @@ class Request:
     spec: Spec
     inventory: Inventory
     settled_key: str | None = None
+    inputs_key: str | None = None
     confirm_prune: str | None = None
+    look: bool = False
 
     @property
     def key(self) -> str:
@@ -80,10 +84,44 @@ class Request:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a reconcile came; filled on the way, so that a failure can be told with it."""
+    """How far a reconcile came; filled on the way, so that a failure can be told with it.
+
+    Attributes:
+        settled_key: fingerprint of the revision and all else that decides the desired state.
+        inputs_key: the same with the files that the object reads in place of the whole revision.
+    """
 
     revision: str | None = None
     settled_key: str | None = None
+    inputs_key: str | None = None
+
+
+MAX_LOOKS = 50_000
+"""Objects whose last look is remembered: 100 bytes each; who is forgotten looks once more."""
+
+
+class Looks:
+    """When each object's store was last looked at: in memory, so that a restart looks at all of them.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last: OrderedDict[str, float] = OrderedDict()
+
+    def record(self, key: str) -> None:
+        """Note that an object's store is looked at now."""
+        self._last[key] = self._clock()
+        self._last.move_to_end(key)
+        if len(self._last) > MAX_LOOKS:
+            self._last.popitem(last=False)
+
+    def recent(self, key: str, interval: float) -> bool:
+        """Tell whether an object's store was looked at within the interval."""
+        last = self._last.get(key)
+        return last is not None and self._clock() - last < interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +132,11 @@ class Reconciler:
     keys: Keys
     stores: Stores
     owners: Owners
-    decryptor: Decryptor
+    renderer: Renderer
     cluster: str
     controller_namespace: str
     memory: VersionMemory = field(default_factory=VersionMemory)
+    looks: Looks = field(default_factory=lambda: Looks(time.monotonic))
 
     async def reconcile(self, request: Request, fence: Fence, progress: Progress) -> Report | None:
         """Make the store equal to Git.
@@ -138,17 +177,27 @@ class Reconciler:
         keys = await self.keys.find(grants.key_namespaces)
         progress.settled_key = settled_key(request, revision, keys)
         provider, store = await self.stores.open(spec, grants)
-        recorded = frozenset(request.inventory)
         observed: ObservedState | None = None
         if request.settled_key == progress.settled_key:
-            observed = await provider.observe(recorded, mark=me)
-            create_only = spec.update_policy is UpdatePolicy.CREATE_ONLY
-            if settled(request.inventory, observed, me=me, ignore_versions=create_only):
+            observed = await self._look(request, provider)
+            if self._settled(request, observed):
                 return None
-        desired = await self._desired(request, grants, revision, keys)
+        async with self.source.fetch(grants.source, revision) as snapshot:
+            inputs = await self.renderer.gather(snapshot, spec.secrets)
+        progress.inputs_key = inputs_key(request, self.renderer.digest(inputs), keys)
+        if observed is None and request.inputs_key == progress.inputs_key:
+            # The commit touched nothing of this object. Whoever only followed it need not look at the store again.
+            if not request.look and self.looks.recent(request.key, spec.interval_seconds):
+                return None
+            observed = await self._look(request, provider)
+            if self._settled(request, observed):
+                return None
+        desired = await self._desired(request, inputs, keys)
+        recorded = frozenset(request.inventory)
         names = recorded | desired.secrets.keys()
         if observed is None or names != recorded:
             observed = await provider.observe(names, mark=me)
+            self.looks.record(request.key)
         plan = await self._plan(request, revision, desired, observed, provider, store)
         return Prepared(plan, provider, store, revision)
 
@@ -186,18 +235,18 @@ class Reconciler:
         """Return the owner mark of an object."""
         return OwnerMark(self.cluster, request.key)
 
-    async def _desired(self, request: Request, grants: Grants, revision: Revision, keys: KeyRing) -> DesiredState:
+    async def _look(self, request: Request, provider: Provider) -> ObservedState:
+        observed = await provider.observe(frozenset(request.inventory), mark=self.mark(request))
+        self.looks.record(request.key)
+        return observed
+
+    def _settled(self, request: Request, observed: ObservedState) -> bool:
+        create_only = request.spec.update_policy is UpdatePolicy.CREATE_ONLY
+        return settled(request.inventory, observed, me=self.mark(request), ignore_versions=create_only)
+
+    async def _desired(self, request: Request, inputs: Inputs, keys: KeyRing) -> DesiredState:
         secrets = request.spec.secrets
-        async with self.source.fetch(grants.source, revision) as snapshot:
-            plaintext = await asyncio.to_thread(
-                render_raw,
-                snapshot,
-                environment=secrets.environment,
-                base_path=secrets.base_path,
-                read_document=lambda data, format, path: self.decryptor.read(  # noqa: A006 - the decryptor's own name.
-                    data, format=format, path=path, keys=keys
-                ),
-            )
+        plaintext = await self.renderer.render(inputs, keys)
         rules = STORE_RULES[request.spec.provider.type]
         return desired_state(plaintext, prefix=secrets.prefix, suffix=secrets.suffix, rules=rules)
 
@@ -243,7 +292,16 @@ class Prepared:
 
 def settled_key(request: Request, revision: Revision, keys: KeyRing) -> str:
     """Return the fingerprint of all that decides the desired state: spec, source, keys, and how we render."""
-    parts = (RENDERING_VERSION, str(request.generation), revision.digest, keys.id, request.confirm_prune or "")
+    return _fingerprint(request, revision.digest, keys)
+
+
+def inputs_key(request: Request, digest: str, keys: KeyRing) -> str:
+    """Return the same with the digest of the files that the object reads."""
+    return _fingerprint(request, f"inputs:{digest}", keys)
+
+
+def _fingerprint(request: Request, source: str, keys: KeyRing) -> str:
+    parts = (RENDERING_VERSION, str(request.generation), source, keys.id, request.confirm_prune or "")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -70,9 +70,9 @@ def stack(start_stack, example_key):
 
 
 @pytest.fixture(scope="module")
-def controller(stack):
+def controller(stack, kustomize_binary):
     """Run a controller for a module."""
-    with stack.controller() as running:
+    with stack.controller(KUSTOMIZE_BINARY=str(kustomize_binary)) as running:
         yield running
 
 

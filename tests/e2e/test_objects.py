@@ -442,11 +442,6 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
             {"provider": None, "azure": {"vaultName": "a-vault", "tags": {"team": "a"}}}, "spec.azure.tags", id="azure"
         ),
         pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
-        pytest.param(
-            {"secrets": {"environment": "dev", "kustomizePath": "overlays/dev"}},
-            "spec.secrets.kustomizePath",
-            id="kustomize",
-        ),
     ],
 )
 def test_what_is_not_implemented_is_named_and_nothing_is_done(stack, tenant, spec, field):

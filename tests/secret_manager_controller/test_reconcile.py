@@ -14,7 +14,9 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Looks, Progress, Reconciler, Request
+from secret_manager_controller.render.kustomize import Kustomize
+from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
@@ -58,18 +60,21 @@ class World:
 
     def __init__(self, root):
         self.root = root
+        self.now = 1000.0
         self.source = Source(root)
         self.store = FakeStore()
         self.dead = set()
         self.key_namespaces = None
+        decryptor = Decryptor(HashKey(b"k" * 32))
         self.reconciler = Reconciler(
             source=self.source,
             keys=self,
             stores=self,
             owners=self,
-            decryptor=Decryptor(HashKey(b"k" * 32)),
+            renderer=Renderer(decryptor, Kustomize(decryptor)),
             cluster="cluster-1",
             controller_namespace="microscaler-system",
+            looks=Looks(lambda: self.now),
         )
         self.request = None
         self.spec()
@@ -82,8 +87,8 @@ class World:
         } | changes
         generation = 1 if self.request is None else self.request.generation + 1
         inventory = {} if self.request is None else self.request.inventory
-        settled_key = None if self.request is None else self.request.settled_key
-        self.request = Request("team-a", "idam", generation, parse_spec({"spec": body}), inventory, settled_key)
+        keys = () if self.request is None else (self.request.settled_key, self.request.inputs_key)
+        self.request = Request("team-a", "idam", generation, parse_spec({"spec": body}), inventory, *keys)
 
     def files(self, **env):
         path = self.root / PROFILE / "application.secrets.env"
@@ -104,10 +109,11 @@ class World:
         self.store.clear_calls()
         progress = Progress()
         report = await self.reconciler.reconcile(self.request, fence or SoleMemberFence(), progress)
-        if report is not None:
-            self.request = dataclasses.replace(
-                self.request, inventory=report.inventory, settled_key=progress.settled_key if report.complete else None
-            )
+        keys = {"settled_key": progress.settled_key, "inputs_key": progress.inputs_key or self.request.inputs_key}
+        if report is not None and not report.complete:
+            keys = dict.fromkeys(keys)
+        inventory = self.request.inventory if report is None else report.inventory
+        self.request = dataclasses.replace(self.request, inventory=inventory, **keys)
         return report
 
     def calls(self):
@@ -178,16 +184,48 @@ async def test_a_new_revision_that_changes_nothing_writes_nothing_and_settles(wo
     world.files(URL="u")
     await world.reconcile()
     world.source.commit("2")
-    report = await world.reconcile()
-    assert (report.changed, world.calls()) == (False, ["observe"])
+    assert (await world.reconcile(), world.calls()) == (None, [])
     assert await world.reconcile() is None
+    assert (world.calls(), world.source.fetches) == (["observe"], 2)
+
+
+async def test_a_commit_of_others_does_not_put_off_the_look_at_the_store(world):
+    """However often somebody commits: drift is found within the interval."""
+    world.files(URL="u")
+    await world.reconcile()
+    world.store.put_by_hand("idam-URL", b"by hand")
+    world.source.commit("2")
+    assert (await world.reconcile(), world.calls()) == (None, [])
+    world.now += 299
+    world.source.commit("3")
+    assert (await world.reconcile(), world.calls()) == (None, [])
+    world.now += 2
+    world.source.commit("4")
+    assert (await world.reconcile()).updated == ("idam-URL",)
+
+
+async def test_who_asks_for_a_reconcile_gets_a_look_at_the_store(world):
+    world.files(URL="u")
+    await world.reconcile()
+    world.source.commit("2")
+    world.request = dataclasses.replace(world.request, look=True)
+    assert (await world.reconcile(), world.calls()) == (None, ["observe"])
+
+
+async def test_other_keys_or_another_spec_are_worked_out_anew_though_the_files_are_the_same(world):
+    world.files(URL="u")
+    await world.reconcile()
+    world.source.commit("2")
+    world.spec(prune=True)
+    assert (await world.reconcile()).complete
+    assert world.calls() == ["observe"]
 
 
 async def test_a_restarted_controller_reads_what_its_predecessor_did_not_record(world):
     """After a crash between the write and the status nothing is written twice."""
     world.files(URL="u", KEY="k")
     await world.reconcile()
-    world.request = dataclasses.replace(world.request, inventory={}, settled_key=None)
+    world.request = dataclasses.replace(world.request, inventory={}, settled_key=None, inputs_key=None)
     world.reconciler = dataclasses.replace(world.reconciler, memory=type(world.reconciler.memory)())
     report = await world.reconcile()
     assert (report.changed, world.calls()) == (False, ["observe", "read"])
@@ -311,7 +349,7 @@ async def test_a_changed_spec_is_worked_out_anew(world):
 
 
 async def test_what_is_not_implemented_is_said_before_anything_is_read(world):
-    world.spec(secrets={"environment": "dev", "kustomizePath": "overlays/dev"})
+    world.spec(otel={"type": "Datadog"})
     with pytest.raises(ConfigError) as caught:
         await world.reconcile()
     assert caught.value.reason is Reason.NOT_IMPLEMENTED

@@ -23,6 +23,8 @@ from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
 from secret_manager_controller.reconcile import Prepared, Progress, Reconciler, Request
+from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
+from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.worktree import WorktreeSource
 from secret_manager_controller.tenancy import Grants, authorize
 
@@ -152,12 +154,13 @@ async def one_shot(what: OneShotOptions, environment: Environment | None = None)
     """
     env = os.environ if environment is None else environment
     stores = EnvironmentStores(env)
+    decryptor = Decryptor(HashKey(secrets.token_bytes(HASH_KEY_BYTES)))
     reconciler = Reconciler(
         source=WorktreeSource(what.source),
         keys=GivenKeys(read_keys(what.key_files, env)),
         stores=stores,
         owners=EveryOwnerLives(),
-        decryptor=Decryptor(HashKey(secrets.token_bytes(HASH_KEY_BYTES))),
+        renderer=Renderer(decryptor, Kustomize(decryptor, binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY)),
         cluster=what.cluster_id,
         controller_namespace=what.controller_namespace,
     )

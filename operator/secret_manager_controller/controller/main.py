@@ -52,6 +52,8 @@ from secret_manager_controller.kube import (
     KubeError,
 )
 from secret_manager_controller.reconcile import Reconciler
+from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
+from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
 
@@ -102,7 +104,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             kinds = await served_kinds(kube)
         except (KubeError, ControllerError) as error:
             raise StartupError(f"cannot start: {error.message}") from error
-        await asyncio.to_thread(sweep_gpg_homes)  # What a killed predecessor left.
+        for sweep in (sweep_gpg_homes, sweep_builds):  # What a killed predecessor left.
+            await asyncio.to_thread(sweep)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         try:
             snapshots = SnapshotCache(settings.cache_directory)
@@ -118,6 +121,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
         sources = WatchedSources(kube, kinds)
+        decryptor = Decryptor(hash_key)
         reconciler = Reconciler(
             source=FluxSource(
                 read_object=sources.read,
@@ -128,7 +132,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             keys=KeyRings(reader),
             stores=stores,
             owners=ClusterOwners(kube, cluster),
-            decryptor=Decryptor(hash_key),
+            renderer=Renderer(decryptor, Kustomize(decryptor, binary=settings.kustomize_binary)),
             cluster=cluster,
             controller_namespace=settings.namespace,
         )

@@ -15,6 +15,7 @@ from lease_sharding import settings as sharding
 from secret_manager_controller import kube
 from secret_manager_controller.errors import foreign
 from secret_manager_controller.providers import calls
+from secret_manager_controller.render.kustomize import DEFAULT_BINARY
 
 DEFAULT_NAMESPACE = "microscaler-system"
 LEASE_GROUP = "secret-manager-controller"
@@ -48,6 +49,7 @@ class Settings:
         workers: `WORKERS`: how many objects are reconciled at a time.
         shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop, or the handover of a shard, waits for reconciles that
             are under way.
+        kustomize_binary: `KUSTOMIZE_BINARY`: a path, or a name on PATH.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
         replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
         sharding: `SHARDS`, the number of shards, which is fixed when the first replica starts; `SESSION_SECONDS`, after
@@ -68,6 +70,7 @@ class Settings:
     sweep_interval: float
     replica: str
     sharding: sharding.Settings
+    kustomize_binary: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -88,6 +91,7 @@ class Settings:
             artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
+            kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
             replica=_replica(env),
             sharding=_sharding(env, drain_timeout=shutdown_grace),

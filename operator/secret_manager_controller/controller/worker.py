@@ -135,6 +135,7 @@ class Worker:
             handled_at=annotations_of(body).get(RECONCILE),
             revision=progress.revision,
             settled_key=progress.settled_key,
+            inputs_key=progress.inputs_key,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
@@ -265,7 +266,9 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         spec=spec,
         inventory=previous.inventory,
         settled_key=previous.settled_key,
+        inputs_key=previous.inputs_key,
         confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
+        look=annotations_of(body).get(RECONCILE) != previous.last_handled_reconcile_at,
     )
 
 

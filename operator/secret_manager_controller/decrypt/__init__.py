@@ -8,11 +8,13 @@ keys come from, what becomes of the leaves, and any network.
     ├── metadata, rules the `sops` block
     ├── datakey         key ring + recipients → data key: age, pgp (gpg, openpgp), shamir
     └── sops, cipher    tree + data key → leaves; the MAC
+    Decryptor.decrypt   the same, and the file as it reads decrypted (plainfile)
 """
 
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.document import (
     MAX_FILE_BYTES,
+    DecryptedFile,
     Document,
     Format,
     Leaf,
@@ -23,6 +25,7 @@ from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
 
 __all__ = [
     "MAX_FILE_BYTES",
+    "DecryptedFile",
     "Decryptor",
     "Document",
     "Format",

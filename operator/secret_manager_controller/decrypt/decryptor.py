@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from secret_manager_controller.decrypt.cipher import holds_ciphertext
 from secret_manager_controller.decrypt.datakey import DataKeys
-from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, Document, Format, Leaf
+from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, DecryptedFile, Document, Format, Leaf
 from secret_manager_controller.decrypt.formats.registry import READERS, sops_container
 from secret_manager_controller.decrypt.formats.tree import FormatReader
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.decrypt.metadata import parse_metadata
+from secret_manager_controller.decrypt.plainfile import write_plain
 from secret_manager_controller.decrypt.refusal import RefusedError, failed, invalid
 from secret_manager_controller.decrypt.scalars import Node, authenticated
 from secret_manager_controller.decrypt.sops import OpenLeaf, open_leaves, plain_leaves
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.model.secret import HashKey, SecretValue, SourceHash, hash_ciphertext
 
+T = TypeVar("T")
+
 DEFAULT_CACHE_SIZE = 4096
 """Data keys, 32 bytes each, in a process: one for each file of a large installation."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Opened:
+    """A file in the clear: its tree as it was parsed, and its leaves."""
+
+    format: Format
+    encrypted: bool
+    documents: list[dict[str, Node]]
+    leaves: list[OpenLeaf]
 
 
 class Decryptor:
@@ -52,14 +67,37 @@ class Decryptor:
                 changed. Never with a value in it.
             RetryableError: KeyUnavailable if the file is encrypted and there is no key at all.
         """
+        return self._told(lambda: self._document(self._opened(data, format, keys)), data, format, path)
+
+    def decrypt(self, data: bytes, *, format: Format, path: str, keys: KeyRing) -> DecryptedFile:  # noqa: A002
+        """Return the leaves of a file as `read` does, and the whole file as it reads decrypted.
+
+        Raises:
+            ControllerError: as `read`; InvalidDocument too for a value that the format cannot hold.
+        """
+
+        def decrypted() -> DecryptedFile:
+            opened = self._opened(data, format, keys)
+            content = write_plain(opened.documents, opened.leaves, format) if opened.encrypted else data
+            return DecryptedFile(self._document(opened), SecretValue(content))
+
+        return self._told(decrypted, data, format, path)
+
+    def fingerprint(self, *parts: bytes) -> SourceHash:
+        """Return a keyed hash of anything, fit to be published."""
+        return self._hash_key.of_plaintext(*parts)
+
+    @staticmethod
+    def _told(work: Callable[[], T], data: bytes, format: Format, path: str) -> T:  # noqa: A002 - the term.
+        """Do work on a file; what it refuses is told with the file's path."""
         try:
-            return self._read(data, format, keys)
+            return work()
         except RefusedError as refused:
             reason, message, retryable = refused.reason, refused.message, refused.retryable
         message = f"{foreign(path)}: {message}{_hint(data, format, reason)}"
         raise RetryableError(reason, message) if retryable else PermanentError(reason, message)
 
-    def _read(self, data: bytes, format: Format, keys: KeyRing) -> Document:  # noqa: A002 - the term.
+    def _opened(self, data: bytes, format: Format, keys: KeyRing) -> _Opened:  # noqa: A002 - the term.
         if len(data) > MAX_FILE_BYTES:
             raise invalid(f"it is larger than {MAX_FILE_BYTES} bytes")
         reader = READERS[format]
@@ -72,11 +110,12 @@ class Decryptor:
             leaves = open_leaves(documents, metadata, self._data_keys.unwrap(metadata, keys))
             if format is Format.BINARY:
                 _check_once(leaves)
-        return Document(
-            format=format,
-            encrypted=block is not None,
-            leaves=tuple(self._leaf(leaf, reader) for leaf in leaves),
-        )
+        return _Opened(format, block is not None, documents, leaves)
+
+    def _document(self, opened: _Opened) -> Document:
+        reader = READERS[opened.format]
+        leaves = tuple(self._leaf(leaf, reader) for leaf in opened.leaves)
+        return Document(format=opened.format, encrypted=opened.encrypted, leaves=leaves)
 
     def _leaf(self, leaf: OpenLeaf, reader: FormatReader) -> Leaf:
         value = reader.printed(leaf.value)

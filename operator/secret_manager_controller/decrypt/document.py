@@ -62,3 +62,16 @@ class Document:
     format: Format
     encrypted: bool
     leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecryptedFile:
+    """A file for a program that reads files.
+
+    Attributes:
+        document: its leaves.
+        content: the whole file, in its own format and without SOPS metadata; as it is if it was not encrypted.
+    """
+
+    document: Document
+    content: SecretValue

@@ -13,20 +13,18 @@ killed process left.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from secret_manager_controller.decrypt.openpgp import SecretKey
+from secret_manager_controller.scratch import bases, scratch_directory, sweep
 
 GPG_TIMEOUT = 20.0
 """Seconds for each run; 128 messages at once, 64 at a time, took 1.2 in all on 2 cores."""
@@ -43,11 +41,7 @@ MAX_MESSAGE_BYTES = 16 << 10
 """What a pipe takes everywhere without being read; one for RSA with 16,384 bits has 2 KiB."""
 
 HOME_PREFIX = "smc-gpg-"
-LOCK_NAME = "owner.lock"
-UNLOCKED_GRACE = 60.0
-"""Seconds for which a home without a lock may be one that is just being made."""
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - tmpfs on Linux: keys reach no disk.
 _AGENT_SOCKET = "S.gpg-agent"
 
 # Without the first line, one in ten runs of 64 at once fails for want of locked memory.
@@ -141,26 +135,12 @@ def _environment(home: Path) -> dict[str, str]:
     return {"GNUPGHOME": str(home), "HOME": str(home), "LC_ALL": "C", "PATH": os.defpath}
 
 
-def _bases() -> list[Path]:
-    """Return where homes may be, the best place first."""
-    shared = [_SHARED_MEMORY] if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else []
-    return [*shared, Path(tempfile.gettempdir())]
-
-
 @contextlib.contextmanager
 def gpg_home() -> Iterator[Path]:
     """Make a home, yield it, and leave neither a process nor a file of it."""
-    home = Path(tempfile.mkdtemp(prefix=HOME_PREFIX, dir=_bases()[0]))  # Mode 0700.
-    lock = -1
-    try:
-        lock = os.open(home / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with scratch_directory(HOME_PREFIX, base=bases()[0], remove=_remove) as home:
         (home / "gpg-agent.conf").write_text(_AGENT_CONFIGURATION)
         yield home
-    finally:
-        _remove(home)
-        if lock >= 0:
-            os.close(lock)
 
 
 def _remove(home: Path) -> None:
@@ -249,35 +229,5 @@ def _runs(pid: int) -> bool:
 
 
 def sweep_gpg_homes() -> int:
-    """Remove the homes that killed processes left behind; return how many. For start-up.
-
-    A home whose lock is held belongs to a process that lives, and stays.
-    """
-    homes = [home for base in dict.fromkeys(_bases()) for home in base.glob(f"{HOME_PREFIX}*")]
-    return sum(_sweep(home) for home in homes)
-
-
-def _sweep(home: Path) -> bool:
-    """Remove a home unless its owner lives; return whether it was removed."""
-    try:
-        status = home.lstat()
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        return False
-    try:
-        lock = os.open(home / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        abandoned = time.time() - status.st_mtime > UNLOCKED_GRACE
-        if abandoned:
-            _remove(home)
-        return abandoned
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        _remove(home)
-        return True
-    finally:
-        os.close(lock)
+    """Remove the homes that killed processes left behind; return how many. For start-up."""
+    return sweep(HOME_PREFIX, remove=_remove)

@@ -48,6 +48,7 @@ class Status:
 
     Attributes:
         settled_key: fingerprint of all that the last complete reconcile depended on, or None if none was complete.
+        inputs_key: the same with the files that the object reads in place of the whole revision.
     """
 
     observed_generation: int | None = None
@@ -56,6 +57,7 @@ class Status:
     last_attempted_revision: str | None = None
     last_applied_revision: str | None = None
     settled_key: str | None = None
+    inputs_key: str | None = None
     secrets_synced: int = 0
     inventory: Inventory = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
@@ -73,6 +75,7 @@ class Status:
             "lastAttemptedRevision": self.last_attempted_revision,
             "lastAppliedRevision": self.last_applied_revision,
             "settledKey": self.settled_key,
+            "inputsKey": self.inputs_key,
             "secretsSynced": self.secrets_synced,
             "secrets": [
                 {"name": entry.name, "version": entry.version, "sourceHash": entry.source_hash}
@@ -91,12 +94,14 @@ class Attempt:
         handled_at: the value of the reconcile annotation, if the object has one.
         revision: the source's revision, once it was resolved.
         settled_key: see `Status`, once it was known.
+        inputs_key: likewise.
     """
 
     generation: int
     handled_at: str | None = None
     revision: str | None = None
     settled_key: str | None = None
+    inputs_key: str | None = None
 
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
@@ -114,6 +119,7 @@ def parse_status(raw: Mapping[str, Any]) -> Status:
         last_attempted_revision=text("lastAttemptedRevision"),
         last_applied_revision=text("lastAppliedRevision"),
         settled_key=text("settledKey"),
+        inputs_key=text("inputsKey"),
         secrets_synced=synced if isinstance(synced, int) else 0,
         inventory=_parse_inventory(raw.get("secrets")),
         conditions=_parse_conditions(raw.get("conditions")),
@@ -144,11 +150,19 @@ def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerEr
         ready = previous.condition(READY)
         told = ready is not None and ready.status == "True"
         message = ready.message if ready is not None and told else f"Synced {previous.secrets_synced} secrets"
-        return replace(base, conditions=_conditions(previous, attempt, message, None, stamp))
+        return replace(
+            base,
+            # A commit that touched nothing of the object was not applied, and yet the store equals it.
+            last_applied_revision=attempt.revision or previous.last_applied_revision,
+            settled_key=attempt.settled_key or previous.settled_key,
+            inputs_key=attempt.inputs_key or previous.inputs_key,
+            conditions=_conditions(previous, attempt, message, None, stamp),
+        )
     return replace(
         base,
         last_applied_revision=attempt.revision if outcome.complete else previous.last_applied_revision,
         settled_key=attempt.settled_key if outcome.complete else None,
+        inputs_key=attempt.inputs_key if outcome.complete else None,
         secrets_synced=outcome.synced,
         inventory=outcome.inventory,
         conditions=_conditions(previous, attempt, report_message(outcome), report_error(outcome), stamp),

@@ -89,6 +89,11 @@ class StatusSchema(Block):
         description="Fingerprint of everything that the last complete reconcile depended on: while it stays the same, "
         "only the store is looked at.",
     )
+    inputs_key: Annotated[str, text(longest=128)] | None = Field(
+        default=None,
+        description="The same with the files that this object reads in place of the whole revision: a commit that "
+        "touches none of them is none for this object.",
+    )
     secrets_synced: int | None = Field(
         default=None, ge=0, description="How many of Git's secrets the store holds as Git wants them."
     )

@@ -21,7 +21,7 @@ neither is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from secret_manager_controller.decrypt import Format
 from secret_manager_controller.errors import PermanentError, Reason, foreign
@@ -54,26 +54,43 @@ class _Service:
         return f"{self.configuration}/{PROFILES}/{environment}", f"{self.configuration}/{environment}"
 
 
-def render_raw(
-    tree: Tree,
-    *,
-    environment: str,
-    base_path: str | None,
-    read_document: ReadDocument,
-) -> Plaintext:
-    """Return the entries of every service that has files for an environment.
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """One of the files that are read, as it is in the source."""
+
+    name: str
+    path: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RawInputs:
+    """Everything that raw mode reads for one object: the files of each service."""
+
+    services: tuple[tuple[str | None, tuple[RawFile, ...]], ...]
+
+    @property
+    def parts(self) -> tuple[bytes, ...]:
+        """Everything that decides what comes out, for a keyed hash."""
+        parts = [b"raw"]
+        for service, files in self.services:
+            parts += [(service or "").encode(errors="surrogateescape"), str(len(files)).encode()]
+            for file in files:
+                parts += [file.path.encode(errors="surrogateescape"), file.content]
+        return tuple(parts)
+
+
+def gather_raw(tree: Tree, *, environment: str, base_path: str | None) -> RawInputs:
+    """Read the files of every service that has some for an environment.
 
     Args:
         tree: the source's files.
         environment: the profile's directory name.
         base_path: where the services are, relative to the source's root; None to search from the root.
-        read_document: decrypts and parses one file.
 
     Raises:
         PermanentError: PathNotFound for a base path or an environment that is not there, with the names that are;
-            EmptySource where there is no file, or a service's files have no entry; EmptyValue; InvalidDocument for a
-            value that is not encrypted in an encrypted file; NameCollision for a key that a service has twice.
-        ControllerError: what `read_document` raises.
+            EmptySource where there is no file; NameCollision where a service has files in both layouts.
     """
     services = _find_services(tree, base_path)
     here = {
@@ -83,16 +100,32 @@ def render_raw(
     }
     if not here:
         raise _no_environment(tree, services, environment)
-    rendered = [
-        ServiceEntries(service=service.name, entries=entries)
-        for service, directories in here.items()
-        if (entries := _render_service(tree, directories, read_document))
-    ]
-    if not rendered:
-        files = ", ".join((*SECRET_FILES, PROPERTIES_FILE))
+    gathered = tuple(
+        (service.name, files) for service, directories in here.items() if (files := _read_files(tree, directories))
+    )
+    if not gathered:
+        names = ", ".join((*SECRET_FILES, PROPERTIES_FILE))
         where = foreign(" and ".join(next(iter(here.values()))))
-        message = f"no service has a file for environment {foreign(environment)!r}: there is none of {files} in {where}"
+        message = f"no service has a file for environment {foreign(environment)!r}: there is none of {names} in {where}"
         raise PermanentError(Reason.EMPTY_SOURCE, message)
+    return RawInputs(gathered)
+
+
+def render_raw(inputs: RawInputs, *, read_document: ReadDocument) -> Plaintext:
+    """Return the entries of every service.
+
+    Args:
+        inputs: what `gather_raw` has read.
+        read_document: decrypts and parses one file.
+
+    Raises:
+        PermanentError: EmptySource where a service's files have no entry; EmptyValue; InvalidDocument for a value that
+            is not encrypted in an encrypted file; NameCollision for a key that a service has twice.
+        ControllerError: what `read_document` raises.
+    """
+    rendered = [
+        ServiceEntries(service=name, entries=_render_service(files, read_document)) for name, files in inputs.services
+    ]
     return Plaintext(services=tuple(rendered))
 
 
@@ -133,36 +166,32 @@ def _existing(tree: Tree, directories: Iterable[str]) -> dict[str, Mapping[str, 
     return {directory: found for directory in directories if (found := tree.list_dir(directory)) is not None}
 
 
-def _render_service(
-    tree: Tree, directories: Mapping[str, Mapping[str, bool]], read_document: ReadDocument
-) -> tuple[Entry, ...]:
-    """Return a service's entries; none if it has none of the files."""
-    files = _read_files(tree, directories)
+def _render_service(files: tuple[RawFile, ...], read_document: ReadDocument) -> tuple[Entry, ...]:
     entries: dict[str, Entry] = {}
-    for path, (name, data) in files.items():
-        for entry in _entries(name, data, path, read_document):
+    for file in files:
+        for entry in _entries(file.name, file.content, file.path, read_document):
             if (other := entries.get(entry.key)) is not None:
                 raise _collision(other, entry)
             entries[entry.key] = entry
-    if files and not entries:
-        message = f"there is no entry in {foreign(' and '.join(files))}; add one or remove the file"
-        raise PermanentError(Reason.EMPTY_SOURCE, message)
+    if not entries:
+        where = foreign(" and ".join(file.path for file in files))
+        raise PermanentError(Reason.EMPTY_SOURCE, f"there is no entry in {where}; add one or remove the file")
     return tuple(entries.values())
 
 
-def _read_files(tree: Tree, directories: Mapping[str, Mapping[str, bool]]) -> dict[str, tuple[str, bytes]]:
-    """Return name and content of a service's files by path, all from one directory."""
-    found: dict[str, dict[str, tuple[str, bytes]]] = {}
+def _read_files(tree: Tree, directories: Mapping[str, Mapping[str, bool]]) -> tuple[RawFile, ...]:
+    """Return a service's files, all from one directory; none if it has none."""
+    found: dict[str, list[RawFile]] = {}
     for directory, names in directories.items():
         for name in (*SECRET_FILES, PROPERTIES_FILE):
             path = f"{directory}/{name}"
             if name in names and (data := tree.read_file(path)) is not None:
-                found.setdefault(directory, {})[path] = (name, data)
+                found.setdefault(directory, []).append(RawFile(name, path, data))
     if len(found) > 1:
         first, second = map(foreign, found)
         message = f"{first} and {second} both hold files of one service and environment; keep one of them"
         raise PermanentError(Reason.NAME_COLLISION, message)
-    return next(iter(found.values()), {})
+    return tuple(next(iter(found.values()), ()))
 
 
 def _entries(name: str, data: bytes, path: str, read_document: ReadDocument) -> Iterator[Entry]:

@@ -23,6 +23,7 @@ def test_everything_has_a_default():
         sweep_interval=600.0,
         replica="smc-0",
         sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),
+        kustomize_binary="kustomize",
     )
 
 
@@ -40,6 +41,7 @@ def test_everything_has_a_default():
         pytest.param(
             {"ARTIFACT_HOSTS": "a.example, 10.0.0.1"}, "artifact_hosts", ("a.example", "10.0.0.1"), id="hosts"
         ),
+        pytest.param({"KUSTOMIZE_BINARY": "/bin/k"}, "kustomize_binary", "/bin/k", id="kustomize"),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
         pytest.param({"POD_NAME": "smc-7f-x"}, "replica", "smc-7f-x", id="the replica's name"),
     ],

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from secret_manager_controller import scratch
 from secret_manager_controller.decrypt import KeyRing, openpgp, pgp, sweep_gpg_homes
 
 DATA_KEY = bytes(range(32))
@@ -22,7 +23,7 @@ DATA_KEY = bytes(range(32))
 def base(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give the test its own place for homes, which must be empty at the end."""
     base = tmp_path_factory.mktemp("h")
-    monkeypatch.setattr(pgp, "_SHARED_MEMORY", base)
+    monkeypatch.setattr(scratch, "_SHARED_MEMORY", base)
     yield base
     assert list(base.iterdir()) == []
 
@@ -147,8 +148,8 @@ def test_a_home_goes_when_its_user_fails(base: Path) -> None:
 def test_without_shared_memory_a_home_is_in_the_temporary_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pgp, "_SHARED_MEMORY", Path("/nonexistent"))
-    monkeypatch.setattr(pgp.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(scratch, "_SHARED_MEMORY", Path("/nonexistent"))
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(tmp_path))
     with pgp.gpg_home() as home:
         assert home.parent == tmp_path
 
@@ -157,7 +158,7 @@ def test_the_sweep_removes_what_dead_processes_left(base: Path) -> None:
     dead, fresh, old = (base / f"{pgp.HOME_PREFIX}{name}" for name in ("dead", "fresh", "old"))
     for home in (dead, fresh, old):
         home.mkdir()
-    (dead / pgp.LOCK_NAME).touch()
+    (dead / scratch.LOCK_NAME).touch()
     (dead / "private-keys-v1.d").mkdir()
     os.utime(old, (0, 0))
     (base / f"{pgp.HOME_PREFIX}file").touch()
@@ -174,7 +175,7 @@ def test_the_sweep_removes_what_dead_processes_left(base: Path) -> None:
 def test_the_sweep_ends_the_agent_of_a_dead_process(base: Path, gnupg: Any, pgp_ring: KeyRing) -> None:
     home = base / f"{pgp.HOME_PREFIX}crashed"
     home.mkdir(mode=0o700)
-    (home / pgp.LOCK_NAME).touch()
+    (home / scratch.LOCK_NAME).touch()
     pgp._run("/usr/bin/gpg", home, "--import", data=pgp_ring.pgp[0].packets)
     assert agents(home)
     assert sweep_gpg_homes() == 1
@@ -182,13 +183,13 @@ def test_the_sweep_ends_the_agent_of_a_dead_process(base: Path, gnupg: Any, pgp_
 
 
 def test_the_sweep_passes_over_homes_that_vanish_or_are_locked(base: Path) -> None:
-    assert not pgp._sweep(base / "gone")
+    assert not scratch._swept(base / "gone", pgp._remove)
     home = base / f"{pgp.HOME_PREFIX}locked"
     home.mkdir()
-    with (home / pgp.LOCK_NAME).open("w") as lock:
+    with (home / scratch.LOCK_NAME).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert not pgp._sweep(home)
-    assert pgp._sweep(home)
+        assert not scratch._swept(home, pgp._remove)
+    assert scratch._swept(home, pgp._remove)
 
 
 def test_an_agent_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

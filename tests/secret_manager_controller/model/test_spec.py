@@ -260,7 +260,6 @@ NOT_YET = [
         "spec.provider.azure.contentType",
         id="content-type",
     ),
-    pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, "spec.secrets.kustomizePath", id="build"),
     pytest.param({"otel": {"type": "Datadog"}}, "spec.otel", id="otel"),
     pytest.param({"provider": {"type": "aws", "aws": {"tags": {"a": "b"}}}}, "spec.provider.aws.tags", id="tags"),
     pytest.param({"provider": {"type": "aws", "aws": {"kmsKeyId": "a"}}}, "spec.provider.aws.kmsKeyId", id="kms"),
@@ -326,6 +325,7 @@ def test_a_login_that_has_a_better_successor_is_told(provider, told):
     "changes",
     [
         pytest.param({}, id="minimal"),
+        pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, id="build"),
         pytest.param(
             {"provider": {"type": "aws", "aws": {"auth": {"authType": "AccessKeys", "secretName": "a"}}}}, id="keys"
         ),

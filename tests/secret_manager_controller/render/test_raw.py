@@ -16,7 +16,7 @@ from secret_manager_controller.model.plaintext import Plaintext
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.render.leaves import joined_key
 from secret_manager_controller.render.protocol import Tree
-from secret_manager_controller.render.raw import render_raw
+from secret_manager_controller.render.raw import gather_raw, render_raw
 
 TreeOf = Callable[[Mapping[str, bytes]], Tree]
 Reader = Any
@@ -29,7 +29,7 @@ CANARY = "canary-5up3rs3cr3t"
 
 
 def render(tree: Tree, reader: Reader, base_path: str | None = None, environment: str = "dev") -> Plaintext:
-    return render_raw(tree, environment=environment, base_path=base_path, read_document=reader)
+    return render_raw(gather_raw(tree, environment=environment, base_path=base_path), read_document=reader)
 
 
 def keys(plaintext: Plaintext) -> dict[str | None, dict[str, str]]:

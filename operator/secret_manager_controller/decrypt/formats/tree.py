@@ -32,10 +32,15 @@ class FormatReader(Protocol):
 
 
 class Budget:
-    """Counts a file's nodes and their depth while it is parsed."""
+    """Counts a file's nodes and their depth while it is parsed.
 
-    def __init__(self) -> None:
+    Args:
+        max_nodes: the most that there may be.
+    """
+
+    def __init__(self, max_nodes: int = MAX_NODES) -> None:
         self._nodes = 0
+        self._max_nodes = max_nodes
 
     def spend(self, depth: int) -> None:
         """Count a node at a depth, the root's being 0.
@@ -44,8 +49,8 @@ class Budget:
             RefusedError: there are too many, or it is too deep.
         """
         self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise invalid(f"it has more than {MAX_NODES} keys and items")
+        if self._nodes > self._max_nodes:
+            raise invalid(f"it has more than {self._max_nodes} keys and items")
         if depth > MAX_DEPTH:
             raise invalid(f"it is nested more than {MAX_DEPTH} deep")
 

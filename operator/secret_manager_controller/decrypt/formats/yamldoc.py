@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import yaml
 
+from secret_manager_controller.decrypt.document import MAX_NODES
 from secret_manager_controller.decrypt.formats.tree import Budget, Mapping, add, decoded, detach
 from secret_manager_controller.decrypt.metadata import METADATA_KEY
 from secret_manager_controller.decrypt.refusal import RefusedError, invalid
@@ -37,13 +38,20 @@ _NOT_SPECIFIC = "!"
 
 
 class YamlDocuments:
-    """Reads YAML streams."""
+    """Reads YAML streams.
+
+    Args:
+        max_nodes: the most keys, items and documents in one.
+    """
+
+    def __init__(self, *, max_nodes: int = MAX_NODES) -> None:
+        self._max_nodes = max_nodes
 
     def parse(self, data: bytes) -> list[Mapping]:
         """Return the documents of a stream; an empty one is an empty mapping."""
         text, problem = decoded(data), ""
         try:
-            return list(_Builder(yaml.parse(text, Loader=_LOADER)).documents())
+            return list(_Builder(yaml.parse(text, Loader=_LOADER), self._max_nodes).documents())
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             problem = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -69,9 +77,9 @@ class YamlDocuments:
 class _Builder:
     """Makes trees of a stream's events."""
 
-    def __init__(self, events: Iterator[yaml.Event]) -> None:
+    def __init__(self, events: Iterator[yaml.Event], max_nodes: int) -> None:
         self._events = events
-        self._budget = Budget()
+        self._budget = Budget(max_nodes)
 
     def documents(self) -> Iterator[Mapping]:
         for event in self._events:

@@ -23,8 +23,6 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
         yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
     if source.git_credentials is not None:
         yield "spec.sourceRef.gitCredentials", "remove it"
-    if spec.secrets.kustomize_path is not None:
-        yield "spec.secrets.kustomizePath", "use files and spec.secrets.basePath"
     if provider.gcp is not None:
         for option, instead in _missing_of_gcp(provider.gcp):
             yield f"{'spec.gcp' if short else 'spec.provider.gcp'}.{option}", instead
