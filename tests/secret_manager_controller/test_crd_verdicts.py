@@ -162,6 +162,7 @@ BAD = {
     "tag-of-ours": (aws(tags={f"{GROUP}/owner": "me"}), "spec.provider.aws.tags", "to the owner marks", None),
     "tag-of-aws": (aws(tags={"aws:a": "b"}), "spec.provider.aws.tags", "do not begin with 'aws:'", None),
     "label-in-capitals": (gcp(labels={"Team": "a"}), "spec.provider.gcp.labels", "lower-case letters", None),
+    "label-of-the-mark": (gcp(labels={"smc_owner": "a"}), "spec.provider.gcp.labels", "owner marks", None),
     "vault-is-a-url": (
         azure(vaultName="my-vault.example.com"),
         "spec.provider.azure.vaultName",

@@ -38,7 +38,7 @@ from secret_manager_controller.providers.gcp_login import (
     GcpReplication,
 )
 from secret_manager_controller.providers.gcp_looks import VersionLooks
-from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.gcp_marks import LABELS, WRITE_ANNOTATION, annotations_of, labels_of, mark_of
 from secret_manager_controller.providers.gcp_retention import retire
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
@@ -73,6 +73,7 @@ class GcpProvider:
         replication: where new global secrets are kept.
         labels: of every secret that is written, beside the owner mark.
         keep_versions: how many versions of a secret stay when another is written; None keeps all.
+        reuse_listing: seconds that a listing of several owners' secrets serves those who ask later.
         quotas: what the project allows.
         budgets: shared by all who use the project.
         on_call: told of every request.
@@ -89,6 +90,7 @@ class GcpProvider:
         replication: GcpReplication = GcpReplication(),  # noqa: B008 - it is frozen.
         labels: Mapping[str, str] | None = None,
         keep_versions: int | None = None,
+        reuse_listing: float = 0.0,
         quotas: GcpQuotas = GcpQuotas(),  # noqa: B008 - it is frozen.
         budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
@@ -105,9 +107,10 @@ class GcpProvider:
             retries=retries,
         )
         self._replication = None if location is not None else _replication(replication)
-        self._labels = dict(labels or {})
+        # Where a label is ours, the owner mark counts.
+        self._labels = {key: value for key, value in (labels or {}).items() if key not in LABELS}
         self._keep_versions = keep_versions
-        self._listing = Listing(self._client.secrets)
+        self._listing = Listing(self._client.secrets, reuse=reuse_listing)
         self._looks = VersionLooks(self._newest)
         # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
         self._etags: dict[SecretName, str] = {}
@@ -122,14 +125,17 @@ class GcpProvider:
         """
         annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
         wanted = frozenset(names)
-        marks: dict[SecretName, OwnerMark | None] = {}
-        for secret in await self._listing.of(mark):
-            self._found(secret, marks, wanted, mark)
-        missing = wanted - marks.keys()
-        for secret in await self._unlisted(missing):
-            self._found(secret, marks, missing, None)
-        seen = await self._looks.of(marks)
-        return ObservedState({name: RemoteSecret(name, seen[name].version, marks[name]) for name in marks})
+        found = {
+            name: secret
+            for secret in await self._listing.of(mark)
+            # A listing may be that of several owners.
+            if (name := name_of(secret)) in wanted or _mark_of(secret) == mark
+        }
+        missing = wanted - found.keys()
+        found |= {name: secret for secret in await self._unlisted(missing) if (name := name_of(secret)) in missing}
+        self._etags |= {name: str(secret.etag) for name, secret in found.items()}
+        seen = await self._looks.of(found)
+        return ObservedState({name: self._remote(secret, seen[name].version) for name, secret in found.items()})
 
     async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
         """Read current values, one a request; see `Provider.read`."""
@@ -146,15 +152,16 @@ class GcpProvider:
         }
         if self._replication is not None:
             resource["replication"] = self._replication
-        outcome = await self._client.attempt(
-            "CreateSecret",
-            about=name,
-            unless={EXISTS},
-            fence=fence,
-            parent=self._client.parent,
-            secret_id=name,
-            secret=resource,
-        )
+        with self._listing.written(mark):
+            outcome = await self._client.attempt(
+                "CreateSecret",
+                about=name,
+                unless={EXISTS},
+                fence=fence,
+                parent=self._client.parent,
+                secret_id=name,
+                secret=resource,
+            )
         if isinstance(outcome, GcpRefusal):
             existing = await self._client.secret(name)
             if existing is None:
@@ -199,7 +206,7 @@ class GcpProvider:
         return version
 
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
-        """Put our labels and annotations on a secret; see `Provider.adopt`.
+        """Put our labels and annotations, and the object's labels, on a secret; see `Provider.adopt`.
 
         Raises:
             RetryableError: StoreChanged: it is not marked any more as it was seen.
@@ -207,7 +214,7 @@ class GcpProvider:
         held = await self._client.secret(current.name)
         if held is None or _mark_of(held) not in {mark, current.mark}:
             raise self._changed(current.name)
-        if _mark_of(held) != mark:
+        if _mark_of(held) != mark or self._differs(held):
             self._own_etags[current.name] = await self._mark(held, mark, fence)
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
@@ -221,14 +228,15 @@ class GcpProvider:
         if held is not None:
             if _mark_of(held) != current.mark:
                 raise self._changed(name)
-            outcome = await self._client.attempt(
-                "DeleteSecret",
-                about=name,
-                unless={NOT_FOUND, PRECONDITION},
-                fence=fence,
-                name=self._client.path(name),
-                etag=held.etag,
-            )
+            with self._listing.written(current.mark):
+                outcome = await self._client.attempt(
+                    "DeleteSecret",
+                    about=name,
+                    unless={NOT_FOUND, PRECONDITION},
+                    fence=fence,
+                    name=self._client.path(name),
+                    etag=held.etag,
+                )
             if isinstance(outcome, GcpRefusal) and outcome.code == PRECONDITION:
                 raise self._changed(name)
         self._etags.pop(name, None)
@@ -240,18 +248,11 @@ class GcpProvider:
         await self._listing.aclose()
         await self._client.aclose()
 
-    def _found(
-        self,
-        secret: Message,
-        marks: dict[SecretName, OwnerMark | None],
-        wanted: Collection[SecretName],
-        mark: OwnerMark | None,
-    ) -> None:
-        name, found = name_of(secret), _mark_of(secret)
-        # A listing may be that of several owners.
-        if name in wanted or (mark is not None and found == mark):
-            marks[name] = found
-            self._etags[name] = secret.etag
+    def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
+        return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._differs(secret))
+
+    def _differs(self, secret: Message) -> bool:
+        return not self._labels.items() <= dict(secret.labels).items()
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""
@@ -304,19 +305,20 @@ class GcpProvider:
         """
         name = name_of(held)
         labels, annotations = dict(held.labels), dict(held.annotations)
-        outcome = await self._client.attempt(
-            "UpdateSecret",
-            about=name,
-            unless={NOT_FOUND, PRECONDITION},
-            fence=fence,
-            secret={
-                "name": self._client.path(name),
-                "etag": held.etag,
-                "labels": labels | self._labels | labels_of(mark),
-                "annotations": annotations | annotations_of(mark, write=claim),
-            },
-            update_mask={"paths": ["labels", "annotations"]},
-        )
+        with self._listing.written(mark):
+            outcome = await self._client.attempt(
+                "UpdateSecret",
+                about=name,
+                unless={NOT_FOUND, PRECONDITION},
+                fence=fence,
+                secret={
+                    "name": self._client.path(name),
+                    "etag": held.etag,
+                    "labels": labels | self._labels | labels_of(mark),
+                    "annotations": annotations | annotations_of(mark, write=claim),
+                },
+                update_mask={"paths": ["labels", "annotations"]},
+            )
         if not isinstance(outcome, GcpRefusal):
             return str(outcome.etag)
         now = await self._client.secret(name)
@@ -357,6 +359,7 @@ class GcpProvider:
     def _changed(self, name: SecretName) -> RetryableError:
         """Return the error of a secret that is not as it was seen; the next pass looks at it first."""
         self._looks.forget(name)
+        self._listing.forget()
         return RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} was changed by someone else meanwhile")
 
     def _claim(self, secret: DesiredSecret, number: int, mark: OwnerMark, revision: str) -> str:

@@ -1,9 +1,12 @@
-"""What our owners have in a project: one listing for all objects that ask at a time."""
+"""What our owners have in a project: one listing for all objects that ask at a time, or soon after each other."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,28 +25,73 @@ class _Batch:
     task: asyncio.Task[Sequence[Any]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A listing of all that a cluster has, and when it began."""
+
+    began: float
+    secrets: Sequence[Any]
+
+
 class Listing:
     """Lists what owners have. Whoever asks while a listing is under way shares the next one.
 
-    So nobody is told what a listing showed that began before he asked: it may lack what he wrote. One who is alone asks
-    for what is his; several ask for all that their cluster has, since one answer costs less quota than many.
+    One who is alone asks for what is his; several ask for all that their cluster has, since one answer costs less quota
+    than many. Such an answer serves for a while those who ask later, unless it began before they wrote last: then it
+    may lack what they wrote.
+
+    Args:
+        fetch: makes a listing.
+        reuse: seconds that a listing serves; 0 never lets it be older than the question.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, *, reuse: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
+        self._reuse = reuse
+        self._clock = clock
         self._waiting: dict[str | None, _Batch] = {}
         self._locks: dict[str | None, asyncio.Lock] = {}
+        self._kept: dict[str, _Kept] = {}
+        self._drops: dict[str, asyncio.TimerHandle] = {}
+        # When each owner asked and wrote last, as far back as a listing serves.
+        self._asked: dict[OwnerMark, float] = {}
+        self._wrote: dict[OwnerMark, float] = {}
 
     async def of(self, mark: OwnerMark) -> Sequence[Any]:
         """Return the secrets that carry a mark's labels, and maybe others' of the same cluster."""
+        oldest = self._clock() - self._reuse
+        kept = self._kept.get(mark.cluster)
+        if self._reuse:
+            self._asked = {owner: at for owner, at in self._asked.items() if at >= oldest}
+            self._asked[mark] = self._clock()
+            if kept is not None and kept.began >= max(oldest, self._wrote.get(mark, -math.inf)):
+                return kept.secrets
         return await self._join(mark.cluster, mark.owner)
 
     async def everything(self) -> Sequence[Any]:
         """Return all secrets of the project, whoever has them."""
         return await self._join(None, None)
 
+    @contextlib.contextmanager
+    def written(self, mark: OwnerMark | None) -> Iterator[None]:
+        """Note that an owner writes while this lasts: no listing that began before its end serves him."""
+        try:
+            yield
+        finally:
+            if self._reuse and mark is not None:
+                now = self._clock()
+                self._wrote = {owner: at for owner, at in self._wrote.items() if at >= now - self._reuse}
+                self._wrote[mark] = now
+
+    def forget(self) -> None:
+        """Let no listing serve any more that has begun: somebody else changed what it shows."""
+        self._kept.clear()
+
     async def aclose(self) -> None:
         """End the listings that wait."""
+        for drop in self._drops.values():
+            drop.cancel()
         tasks = [batch.task for batch in self._waiting.values() if batch.task is not None]
         for task in tasks:
             task.cancel()
@@ -64,8 +112,21 @@ class Listing:
             del self._waiting[cluster]
             if cluster is None:
                 return await self._fetch("")
-            owner = next(iter(batch.owners)) if len(batch.owners) == 1 else None
-            return await self._fetch(filter_of(cluster, owner))
+            owners = batch.owners | {mark.owner for mark in self._asked if mark.cluster == cluster}
+            if len(owners) == 1:
+                return await self._fetch(filter_of(cluster, next(iter(owners))))
+            began = self._clock()
+            secrets = await self._fetch(filter_of(cluster, None))
+            if self._reuse:
+                self._keep(cluster, _Kept(began, secrets))
+            return secrets
+
+    def _keep(self, cluster: str, kept: _Kept) -> None:
+        self._kept[cluster] = kept
+        if cluster in self._drops:
+            self._drops[cluster].cancel()
+        # What nobody asks for again is not held: it may be some MB.
+        self._drops[cluster] = asyncio.get_running_loop().call_later(self._reuse, self._kept.pop, cluster, None)
 
 
 def _retrieve(task: asyncio.Task[Sequence[Any]]) -> None:

@@ -250,9 +250,6 @@ def test_a_foreign_key_in_a_path_is_cut():
 NOT_YET = [
     pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
     pytest.param(
-        {"provider": {"type": "gcp", "gcp": GCP | {"labels": {"a": "b"}}}}, "spec.provider.gcp.labels", id="gcp-labels"
-    ),
-    pytest.param(
         {"provider": {"type": "azure", "azure": AZURE | {"tags": {"a": "b"}}}}, "spec.provider.azure.tags", id="azure"
     ),
     pytest.param(

@@ -11,6 +11,7 @@ from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
 from secret_manager_controller.providers.gcp_marks import annotations_of, labels_of, mark_of
 from secret_manager_controller.testing.calls import Call
 from secret_manager_controller.testing.contract import Lacks, ProviderContract, Subject
+from secret_manager_controller.testing.contract_subject import DECLARED, LABEL
 from secret_manager_controller.testing.gcp import GcpServer
 
 
@@ -28,6 +29,13 @@ class GcpControl:
 
     def mark(self, name: str) -> OwnerMark | None:
         return mark_of(self._server.labels(name), self._server.annotations(name))
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        return self._server.labels(name)
+
+    def set_label(self, name: str, key: str, value: str) -> None:
+        labels, annotations = self._server.labels(name), self._server.annotations(name)
+        self._server.change_labels(name, labels={**labels, key: value}, annotations=annotations)
 
     def put_by_hand(self, name: str, value: bytes, *, mark: OwnerMark | None = None) -> object:
         return self._server.put_by_hand(name, value, **_metadata(mark))
@@ -59,14 +67,18 @@ class TestGcpProvider(ProviderContract):
 
     @pytest.fixture
     async def subject(self, gcp: GcpServer, location: str | None) -> AsyncIterator[Subject]:
-        provider = GcpProvider(
-            project=gcp.project,
-            location=location,
-            login=gcp.key,
-            endpoints=gcp.endpoints,
-            budgets=Budgets(),
-            quotas=GcpQuotas(reads=100_000, writes=100_000),
-            retries=RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        provider, declaring = (
+            GcpProvider(
+                project=gcp.project,
+                location=location,
+                login=gcp.key,
+                endpoints=gcp.endpoints,
+                labels=labels,
+                budgets=Budgets(),
+                quotas=GcpQuotas(reads=100_000, writes=100_000),
+                retries=RetryPolicy(first_wait=0.0, longest_wait=0.0),
+            )
+            for labels in (None, {LABEL: DECLARED})
         )
         yield Subject(
             provider,
@@ -78,8 +90,10 @@ class TestGcpProvider(ProviderContract):
                 "delete": ["DeleteSecret"],
             },
             lacks=frozenset({Lacks.RECOVERY}),
+            declaring=declaring,
         )
         await provider.aclose()
+        await declaring.aclose()
         gcp.location = None
 
 

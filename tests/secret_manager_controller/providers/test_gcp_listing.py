@@ -120,3 +120,83 @@ async def test_closing_ends_those_that_wait(store, listing):
         await second
     store.gates[0].set()
     await first
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class TestReuse:
+    """A listing of several owners' secrets serves those who ask within five seconds of its beginning."""
+
+    @pytest.fixture
+    def clock(self):
+        return Clock()
+
+    @pytest.fixture
+    async def listing(self, clock):
+        self.filters = []
+
+        async def fetch(text):
+            self.filters.append(text)
+            return [len(self.filters)]
+
+        listing = Listing(fetch, reuse=5.0, clock=clock)
+        yield listing
+        await listing.aclose()
+
+    async def test_a_sweep_of_many_objects_one_by_one_costs_two_listings(self, listing, clock):
+        for number in range(100):
+            clock.now += 0.04
+            await listing.of(OwnerMark("cluster-a", f"team/app-{number}"))
+        assert self.filters == [filter_of("cluster-a", "team/app-0"), CLUSTER]
+
+    async def test_one_object_alone_is_never_told_what_is_old(self, listing):
+        assert [await listing.of(MARKS[0]) for _ in range(3)] == [[1], [2], [3]]
+        assert set(self.filters) == {filter_of("cluster-a", MARKS[0].owner)}
+
+    async def test_after_its_time_it_serves_nobody(self, listing, clock):
+        for mark in MARKS[:2]:
+            await listing.of(mark)
+        clock.now = 5.1
+        assert await listing.of(MARKS[2]) == [3]
+
+    async def test_who_wrote_since_gets_another_and_the_others_do_not(self, listing, clock):
+        for mark in MARKS[:2]:
+            await listing.of(mark)
+        with pytest.raises(RuntimeError), listing.written(MARKS[0]):  # noqa: PT012 - the end of a write that failed counts.
+            clock.now = 1.0
+            raise RuntimeError
+        assert await listing.of(MARKS[1]) == [2]
+        assert await listing.of(MARKS[0]) == [3]
+        assert await listing.of(MARKS[1]) == [3]
+
+    async def test_what_turned_out_to_be_outdated_serves_nobody(self, listing):
+        for mark in MARKS[:2]:
+            await listing.of(mark)
+        listing.forget()
+        assert await listing.of(MARKS[2]) == [3]
+
+    async def test_another_cluster_has_its_own(self, listing):
+        for mark in MARKS[:2]:
+            await listing.of(mark)
+        assert await listing.of(OwnerMark("cluster-b", "team/app")) == [3]
+
+    async def test_what_nobody_asks_for_is_let_go(self, monkeypatch):
+        async def fetch(text):
+            return [text]
+
+        later = []
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(
+            loop, "call_later", lambda delay, *work: later.append((delay, work)) or asyncio.Handle(*work[:1], (), loop)
+        )
+        listing = Listing(fetch, reuse=5.0)
+        await asyncio.gather(*(listing.of(mark) for mark in MARKS))
+        ((delay, (drop, *arguments)),) = later
+        drop(*arguments)
+        assert (delay, listing._kept) == (5.0, {})
+        await listing.aclose()

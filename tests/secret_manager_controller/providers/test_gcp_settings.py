@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import GcpStore
@@ -19,6 +20,7 @@ from secret_manager_controller.providers.gcp_login import (
     GcpQuotas,
     GcpReplication,
 )
+from secret_manager_controller.providers.gcp_marks import LABELS
 from secret_manager_controller.providers.gcp_settings import READS, WRITES, gcp_endpoints, gcp_options
 from secret_manager_controller.testing.contract_subject import ME
 
@@ -159,3 +161,9 @@ def test_google_s_packages_are_not_imported_for_it():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("label", sorted(LABELS))
+def test_no_object_may_declare_a_label_of_the_owner_mark(label):
+    with pytest.raises(ValidationError, match="owner marks"):
+        store(labels={label: "mine"})

@@ -56,7 +56,11 @@ GcpLabels = Annotated[
         holds=lambda key: re.fullmatch(_GCP_KEY, key) is not None,
         message="must have keys of 1 to 63 lower-case letters, digits, '_' and '-' that begin with a letter",
     ),
-    _OWNER_MARK_RULE,
+    _key_rule(
+        cel="key != 'managed-by' && !key.startsWith('smc_')",
+        holds=lambda key: key != "managed-by" and not key.startswith("smc_"),
+        message="must leave managed-by and smc_… to the owner marks; remove them",
+    ),
 ]
 
 # https://docs.aws.amazon.com/general/latest/gr/rande.html; it becomes part of a host name.

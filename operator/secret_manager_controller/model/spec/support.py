@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
-from secret_manager_controller.model.spec.stores import AwsStore, AzureStore, GcpStore
+from secret_manager_controller.model.spec.stores import AwsStore, AzureStore
 
 
 def not_implemented(spec: Spec) -> str | None:
@@ -23,9 +23,6 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
         yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
     if source.git_credentials is not None:
         yield "spec.sourceRef.gitCredentials", "remove it"
-    if provider.gcp is not None:
-        for option, instead in _missing_of_gcp(provider.gcp):
-            yield f"{'spec.gcp' if short else 'spec.provider.gcp'}.{option}", instead
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
@@ -34,11 +31,6 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
             yield f"{'spec.azure' if short else 'spec.provider.azure'}.{option}", instead
     if spec.otel is not None:
         yield "spec.otel", "remove it"
-
-
-def _missing_of_gcp(store: GcpStore) -> Iterator[tuple[str, str]]:
-    if store.labels is not None:
-        yield "labels", "remove it"
 
 
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
