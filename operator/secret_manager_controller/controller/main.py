@@ -114,13 +114,13 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         stack.push_async_callback(snapshots.aclose)
         shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
         metrics, cache, queue = Metrics(), ObjectCache(shard_of_namespace), WorkQueue(clock=loop.time)
-        work = OwnedWork(cache=cache, queue=queue, metrics=metrics)
+        sources = WatchedSources(kube, kinds)
+        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=sources.distrust)
         leases = await stack.enter_async_context(lease_client(settings, server))
         member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
         reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
-        sources = WatchedSources(kube, kinds)
         decryptor = Decryptor(hash_key)
         reconciler = Reconciler(
             source=FluxSource(

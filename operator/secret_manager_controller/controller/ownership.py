@@ -20,17 +20,19 @@ logger = logging.getLogger(__name__)
 class OwnedWork:
     """The work of the shards that this replica owns; the member's `ShardHandler`. For one event loop."""
 
-    def __init__(self, *, cache: ObjectCache, queue: WorkQueue, metrics: Metrics) -> None:
+    def __init__(self, *, cache: ObjectCache, queue: WorkQueue, metrics: Metrics, distrust: Callable[[], None]) -> None:
         """Own nothing as yet.
 
         Args:
             cache: tells which objects a shard has.
             queue: where they go when the shard is gained, and leave when it is lost.
             metrics: told how long turns take; forgets the objects of a shard that is lost.
+            distrust: called before a shard that is gained is worked on: its last owner may know more than was watched.
         """
         self._cache = cache
         self._queue = queue
         self._metrics = metrics
+        self._distrust = distrust
         self._fences: dict[int, Fence] = {}
         self._draining: set[int] = set()
         self._running = InFlight()
@@ -71,6 +73,7 @@ class OwnedWork:
         """Queue everything in the shard: it has been watched all along, so no event comes."""
         self._fences[shard] = fence
         self._draining.discard(shard)
+        self._distrust()
         for key in self._cache.in_shard(shard):
             self._queue.add(key, Priority.RESYNC)
 

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from secret_manager_controller.testing.stack import Stack, StackError
 from secret_manager_controller.testing.tenants import ENV, Tenant, dotenv
 
 SETTLE_TIMEOUT = 60.0  # Seconds; a session and a backoff of a few seconds, on a machine that does other things too.
-RETRY_PAUSE = 0.2  # Seconds; the API server may be away because a test wants it so.
+OUTAGE_TIMEOUT = 120.0  # Seconds for which the API server may be away because a test wants it so.
+RETRY_PAUSE = 0.2  # Seconds.
 MAX_CHANGES = 90  # Of one namespace: AWS keeps 100 versions of a secret.
 
 
@@ -55,16 +57,21 @@ class Workload:
             tenant = self._random.choice([each for each in self.tenants if self._changes(each) < MAX_CHANGES])
         entries = {key: f"{tenant.namespace}.{key}.{self._changes(tenant)}" for key in self._keys}
         artifact = tenant.commit({ENV: dotenv(**entries)}, publish=False)
-        while True:
-            try:
-                tenant.publish(artifact)
-                break
-            except (OSError, http.client.HTTPException):
-                threading.Event().wait(RETRY_PAUSE)
+        self._publish(tenant, artifact)
         self._artifacts[tenant.key] = artifact
         for key, value in entries.items():
             self._values.setdefault(tenant.name(key), []).append(value.encode())
         return tenant
+
+    def _publish(self, tenant: Tenant, artifact: Artifact) -> None:
+        deadline = time.monotonic() + OUTAGE_TIMEOUT
+        while True:
+            try:
+                return tenant.publish(artifact)
+            except (OSError, http.client.HTTPException, StackError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_PAUSE)
 
     @contextlib.contextmanager
     def running(self, *, every: float) -> Iterator[None]:
@@ -79,7 +86,7 @@ class Workload:
             try:
                 while not ended.wait(every):
                     self.change()
-            except (StackError, IndexError) as error:
+            except (OSError, http.client.HTTPException, StackError, IndexError) as error:
                 failures.append(error)
 
         thread = threading.Thread(target=run, name="workload")

@@ -118,6 +118,40 @@ async def test_a_source_that_the_watch_has_not_shown_is_asked_for_and_its_first_
     assert bench.queued() == []
 
 
+async def test_a_shard_that_is_gained_lets_each_source_be_asked_for_once(bench):
+    """The last owner may have seen more: what was watched here may be as old as it likes."""
+    bench.dispatcher.source_seen("GitRepository", repository(resourceVersion="1"))
+    bench.kube.objects[GIT_REPOSITORIES.url("flux-system", "repo")] = repository("main@sha1:2", resourceVersion="2")
+    bench.sources.distrust()
+    for _ in range(2):
+        assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:2"
+    assert len(bench.kube.requests) == 1
+    bench.sources.distrust()
+    await bench.sources.read(REPO)
+    assert len(bench.kube.requests) == 2
+
+
+async def test_events_that_come_late_do_not_outdo_what_was_asked_for_and_newer_ones_do(bench):
+    bench.dispatcher.object_seen(smc())
+    bench.dispatcher.source_seen("GitRepository", repository(resourceVersion="1"))
+    bench.kube.objects[GIT_REPOSITORIES.url("flux-system", "repo")] = repository("main@sha1:9", resourceVersion="9")
+    bench.sources.distrust()
+    await bench.sources.read(REPO)
+    bench.queued()
+    bench.dispatcher.source_seen("GitRepository", repository("main@sha1:5", resourceVersion="5"))
+    assert bench.queued() == ["team/a"]
+    assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:9"
+    bench.dispatcher.source_seen("GitRepository", repository("main@sha1:10", resourceVersion="10"))
+    assert revision_of(await bench.sources.read(REPO)).revision == "main@sha1:10"
+    assert len(bench.kube.requests) == 1
+
+
+async def test_a_source_that_is_gone_is_gone_although_the_watch_still_shows_it(bench):
+    bench.dispatcher.source_seen("GitRepository", repository(resourceVersion="1"))
+    bench.sources.distrust()
+    assert await bench.sources.read(REPO) is None
+
+
 async def test_a_source_that_comes_after_it_was_missed_queues_its_objects(bench):
     bench.dispatcher.object_seen(smc())
     bench.queued()

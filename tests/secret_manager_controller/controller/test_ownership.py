@@ -18,7 +18,13 @@ class Bench:
         self.queue = WorkQueue(clock=lambda: 0.0)
         self.cache = ObjectCache(SHARDS.__getitem__)
         self.metrics = Metrics()
-        self.work = OwnedWork(cache=self.cache, queue=self.queue, metrics=self.metrics)
+        self.distrusted = []
+        self.work = OwnedWork(
+            cache=self.cache,
+            queue=self.queue,
+            metrics=self.metrics,
+            distrust=lambda: self.distrusted.append(self.queued()),
+        )
         self.turns = []
         self.go_on = asyncio.Event()
         for key in ("red/a", "red/b", "blue/a"):
@@ -51,6 +57,7 @@ async def test_a_shard_that_is_gained_queues_all_of_its_objects(bench):
     bench.work.on_gained(1, SoleMemberFence())
     assert bench.queued() == ["red/a", "red/b"]
     assert (bench.work.owns("red/new"), bench.work.owns("blue/a")) == (True, False)
+    assert bench.distrusted == [[]]  # Before anything of it could be worked on.
 
 
 async def test_a_turn_has_the_fence_of_its_shard(bench):
