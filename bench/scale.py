@@ -1,0 +1,175 @@
+"""One replica, 10,000 objects in 500 namespaces, a real API server: start, memory, and a pass that changes nothing.
+
+A first replica brings everything into the store. A second one then starts with everything in place: what it takes until
+it is ready, what it uses of CPU and of the API server to reconcile every object once without a change, and how much
+memory it holds afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
+from secret_manager_controller.testing.replicas import SHARDS, Replica, Replicas
+from secret_manager_controller.testing.stack import Stack
+from secret_manager_controller.testing.tenants import ENV, USER_AGENTS, Tenant, dotenv, metric
+
+ROOT = Path(__file__).parent.parent
+REGIONS = (
+    "ap-northeast-1",
+    "ap-south-1",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-2",
+)
+"""The test server lists a region in time that grows with its secrets, unlike AWS."""
+WRITERS = 4
+PASS_TIMEOUT = 3600.0  # Seconds; the test server carries out some hundred requests a second.
+PROGRESS = 15.0  # Seconds from one line of progress to the next.
+
+
+def built(*names: str) -> list[Path]:
+    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
+    return [
+        Path(line) for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    ]
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    print(f"{title} …", flush=True)
+    started = time.monotonic()
+    yield
+    print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def make(stack: Stack, tenant: Tenant, region: str, names: list[str]) -> None:
+    """Make a namespace's source and objects, over one connection: a handshake each would take longer than they do."""
+    tenant.commit({ENV: dotenv(TOKEN=tenant.namespace)})
+    address, tls = urlsplit(stack.plane.url), ssl.create_default_context(cafile=stack.plane.ca_file)
+    connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=tls)
+    headers = {"Authorization": f"Bearer {stack.plane.token()}", "Content-Type": "application/json"}
+    aws = {"region": region, "auth": {"authType": "AccessKeys"}}
+    for name in names:
+        secrets = {"environment": "dev", "prefix": f"{tenant.namespace}-{name}"}
+        body = {
+            "apiVersion": "secret-management.microscaler.io/v1",
+            "kind": "SecretManagerConfig",
+            "metadata": {"name": name},
+            "spec": tenant.spec(provider={"type": "aws", "aws": aws}, secrets=secrets),
+        }
+        connection.request("POST", SECRET_MANAGER_CONFIGS.url(tenant.namespace), json.dumps(body), headers)
+        response = connection.getresponse()
+        answer = response.read()
+        if response.status != http.HTTPStatus.CREATED:
+            raise RuntimeError(f"an object was refused: {answer[:256]!r}")
+    connection.close()
+
+
+def reconciled(replica: Replica) -> float:
+    return metric(replica.controller, "secret_manager_reconciliations_total")
+
+
+def wait_for_pass(replica: Replica, objects: int) -> None:
+    """Wait until a replica has reconciled so many objects; raise if one of them failed."""
+    told = 0.0
+    deadline = time.monotonic() + PASS_TIMEOUT
+    while (done := reconciled(replica)) < objects:
+        if time.monotonic() > deadline or not replica.running:
+            raise RuntimeError(f"the pass came to {done:.0f} of {objects} objects")
+        if time.monotonic() - told > PROGRESS:
+            told = time.monotonic()
+            print(f"  {done:.0f} of {objects}", flush=True)
+        time.sleep(0.1)
+    if failed := metric(replica.controller, "secret_manager_reconciliation_errors_total"):
+        raise RuntimeError(f"{failed:.0f} reconciles failed")
+
+
+def cpu_seconds(replica: Replica) -> float:
+    fields = Path(f"/proc/{replica.controller.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(replica: Replica) -> float:
+    lines = Path(f"/proc/{replica.controller.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def api_calls(stack: Stack, began: float, ended: float) -> int:
+    """Return how many requests of the controller the API server answered in a period, watches not counted."""
+    return sum(
+        event["verb"] != "watch"
+        and event.get("userAgent", "").startswith(USER_AGENTS)
+        and began <= datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp() <= ended
+        for event in stack.plane.audit_events()
+    )
+
+
+def measure(stack: Stack, *, objects: int, namespaces: int) -> dict[str, float]:
+    """Run every phase and return the figures."""
+    each = -(-objects // namespaces)
+    names = [f"app-{number}" for number in range(objects)]
+    with step(f"making {objects} objects in {namespaces} namespaces"), ThreadPoolExecutor(WRITERS) as pool:
+        tenants = list(pool.map(lambda number: Tenant(stack, "scale", number=number), range(namespaces)))
+        shares = [names[at : at + each] for at in range(0, objects, each)]
+        regions = [REGIONS[number % len(REGIONS)] for number in range(namespaces)]
+        list(pool.map(lambda tenant, region, share: make(stack, tenant, region, share), tenants, regions, shares))
+    with Replicas(stack) as replicas:
+        with step("bringing them into the store"):
+            first = replicas.start()
+            stack.wait("the first replica to be ready", first.controller.ready, timeout=PASS_TIMEOUT)
+            wait_for_pass(first, objects)
+            first.stop()
+        with step("starting a replica"):
+            began = time.monotonic()
+            replica = replicas.start()
+            stack.wait("it to be ready", replica.controller.ready, timeout=PASS_TIMEOUT)
+            start = time.monotonic() - began
+        with step("a pass that changes nothing"):
+            ready_at, ready_cpu = time.time(), cpu_seconds(replica)
+            wait_for_pass(replica, objects)
+            cpu, ended_at = cpu_seconds(replica) - ready_cpu, time.time()
+        return {
+            "objects": objects,
+            "rss_mb": round(resident_mb(replica)),
+            "start_s": round(start, 1),
+            "noop_pass_cpu_s": round(cpu, 1),
+            "noop_pass_api_calls": api_calls(stack, ready_at, ended_at),
+        }
+
+
+def main() -> None:
+    """Print what is being done, then the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=10_000, help="how many (10,000)")
+    parser.add_argument("--namespaces", type=int, default=500, help="in how many namespaces (500)")
+    arguments = parser.parse_args()
+    etcd, kube_apiserver, flux_crds = built("etcd", "kube-apiserver", "flux-crds")
+    with Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds, audit_log=True) as stack:
+        stack.free_shards(SHARDS)
+        figures = measure(stack, objects=arguments.objects, namespaces=arguments.namespaces)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
