@@ -1,7 +1,8 @@
 """The main job, shown on real parts: from SOPS files in Git to AWS Secrets Manager, in two namespaces.
 
-A real etcd and kube-apiserver, the controller as its own process, the AWS SDK against a test server, and msmctl as a
-user runs it. Everything listens on loopback, lives in a temporary directory and is gone at the end.
+A real etcd and kube-apiserver, three replicas of the controller as processes, the AWS SDK against a test server, and
+msmctl as a user runs it. One replica is killed while values change. Everything listens on loopback, lives in a
+temporary directory and is gone at the end.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from pathlib import Path
 
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
 from secret_manager_controller.testing.controlplane import ControlPlaneError
+from secret_manager_controller.testing.replicas import SHORT_SESSIONS, Replicas
 from secret_manager_controller.testing.servers import ServerError
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack, StackError, copy_tree
+from secret_manager_controller.testing.workload import Workload
 
 EXAMPLES = Path(__file__).parent.parent
 ROOT = EXAMPLES.parent
 TEAM_A, TEAM_B = "team-a/idam-dev-secrets", "team-b/billing-dev-secrets"
 BUILT = "team-a/orders-dev-secrets"
 CHANGED = "idam-dev-API_KEY"
+REPLICAS = 3
+SHARDS = 8  # The default is 32; this fits on a screen.
 
 
 class DemoError(RuntimeError):
@@ -86,6 +91,15 @@ def show_store(stack: Stack) -> None:
         print(f"  {name:38} versions: {stack.aws.versions(name)}")
 
 
+def start_replicas(stack: Stack, replicas: Replicas) -> None:
+    """Start them in an empty cluster whose Leases are as replicas leave them that have stopped."""
+    stack.delete_leases()
+    stack.free_shards(SHARDS)
+    for _ in range(REPLICAS):
+        replicas.start()
+    replicas.wait_balanced()
+
+
 def first_sync(stack: Stack) -> None:
     """Apply all objects and see their secrets arrive."""
     for manifest in ("idam-dev.yaml", "billing-dev.yaml", "orders-dev.yaml"):
@@ -129,8 +143,33 @@ def no_change(stack: Stack) -> None:
     print(f"  a pass without changes made {len(calls)} store call ({calls[0]}) and read no value")
 
 
+def crash(stack: Stack, replicas: Replicas) -> None:
+    """Kill a replica while values change in other namespaces: the others take over, and nothing is written twice."""
+    workload = Workload(stack, namespaces=12, keys=1, label="team")
+    workload.settle()
+    msmctl(stack, "shards")
+    victim = replicas.all[0]
+    for number, tenant in enumerate(workload.tenants):
+        workload.change(tenant)
+        if number == len(workload.tenants) // 3:
+            victim.kill()
+            killed = time.monotonic()
+            print(f"  {victim.name} is killed with -9, while values change …", flush=True)
+        time.sleep(0.1)
+    replicas.wait_balanced()
+    print(f"  the others have its shards {time.monotonic() - killed:.1f} s later")
+    workload.settle()
+    msmctl(stack, "shards")
+    verdict = replicas.verdict(workload)
+    print(f"  {verdict}")
+    expect("the referee's findings", verdict.clean, True)
+    versions = {name: stack.aws.versions(name) for name in workload.git()}
+    expect("versions of each secret", versions, dict.fromkeys(versions, 2))
+    print(f"  each of {len(versions)} changes arrived exactly once")
+
+
 def show(stack: Stack) -> None:
-    """Show the main job with a running controller."""
+    """Show the main job with running replicas."""
     with step("Applying SecretManagerConfigs in two namespaces: profile files, and a kustomize overlay"):
         first_sync(stack)
     with step("Changing one value in Git"):
@@ -153,11 +192,19 @@ def run() -> None:
             stack = running.enter_context(Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds))
         with step("Making two tenants, their logins and SOPS keys, and a Git repository with encrypted files"):
             prepare(stack)
-        with step("Starting the controller"):
-            controller = running.enter_context(stack.controller(KUSTOMIZE_BINARY=str(kustomize)))
+        with step(f"Starting {REPLICAS} replicas of the controller, which share {SHARDS} shards of namespaces"):
+            replicas = running.enter_context(
+                Replicas(stack, shards=SHARDS, KUSTOMIZE_BINARY=str(kustomize), **SHORT_SESSIONS)
+            )
+            start_replicas(stack, replicas)
         show(stack)
-        with step("Stopping the controller, then everything else"):
-            expect("the controller's exit code", controller.stop(), 0)
+        with step("Killing one replica while values change"):
+            crash(stack, replicas)
+        with step("Stopping the replicas, then everything else"):
+            living = replicas.living()
+            for replica in living:
+                replica.terminate()
+            expect("the replicas' exit codes", [replica.stop() for replica in living], [0] * len(living))
             running.close()
 
 

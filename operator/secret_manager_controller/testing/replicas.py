@@ -24,7 +24,7 @@ from secret_manager_controller.controller.settings import LEASE_GROUP
 from secret_manager_controller.testing.apiproxy import ApiProxy
 from secret_manager_controller.testing.leaselog import LeaseLog
 from secret_manager_controller.testing.referee import StoredVersions, Verdict, judge
-from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, ControllerProcess, Stack
+from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, STOP_GRACE, ControllerProcess, Stack
 from secret_manager_controller.testing.workload import Workload
 
 SHARDS = 32
@@ -54,6 +54,7 @@ class Replica:
         self.controller = controller
         self.proxy = proxy
         self.killed = False
+        self._told = False
 
     @property
     def running(self) -> bool:
@@ -78,11 +79,18 @@ class Replica:
 
     def terminate(self) -> None:
         """Ask the process to end, and return at once."""
+        self._told = True
         self.controller.process.terminate()
 
     def stop(self) -> int:
-        """Ask the process to end, and return its exit code."""
-        return self.controller.stop()
+        """Ask the process to end unless that was done, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it does not end.
+        """
+        if not self._told:
+            self.terminate()  # A second signal would end it at once.
+        return self.controller.process.wait(STOP_GRACE)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
