@@ -22,7 +22,7 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, parse_spec
-from secret_manager_controller.providers.aws import AwsProvider
+from secret_manager_controller.providers.aws import AwsProvider, AwsQuotas
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
 from secret_manager_controller.render.kustomize import Kustomize
@@ -45,7 +45,12 @@ class Bench:
         self.server = server
         self.values = {f"KEY_{number:04}": f"value-{number}" for number in range(secrets)}
         self.commits = 0
-        self.provider = AwsProvider(region=server.region, login=server.access_keys, endpoint_url=server.endpoint_url)
+        self.provider = AwsProvider(
+            region=server.region,
+            login=server.access_keys,
+            endpoint_url=server.endpoint_url,
+            quotas=AwsQuotas(reads=100_000, writes=100_000),  # The server has none, and calls are what is counted.
+        )
         self.reconciler = self.fresh_reconciler()
         spec = parse_spec(
             {

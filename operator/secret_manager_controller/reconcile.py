@@ -23,6 +23,7 @@ from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec, not_implemented
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
@@ -178,6 +179,8 @@ class Reconciler:
         progress.settled_key = settled_key(request, revision, keys)
         provider, store = await self.stores.open(spec, grants)
         observed: ObservedState | None = None
+        # What is to be looked at again, only in case, leaves the store's quota to what changed.
+        occasion.set_urgent(request.look or request.settled_key != progress.settled_key)
         if request.settled_key == progress.settled_key:
             observed = await self._look(request, provider)
             if self._settled(request, observed):

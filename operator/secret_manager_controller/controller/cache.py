@@ -7,12 +7,16 @@ records take about 10 MB.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from secret_manager_controller.model.annotations import TRIGGER_ANNOTATIONS
 from secret_manager_controller.model.spec import SourceKind
+
+_PLACES: Final = {"aws": "region", "gcp": "projectId", "azure": "vaultName"}
+_LOGINS: Final = ("secretName", "secretNamespace", "roleArn")
 
 KNOWN_NAMESPACES: Final = 65_536
 """Namespaces whose shard is not hashed again."""
@@ -34,6 +38,7 @@ class Record:
     Attributes:
         uid: a new one means that the object was deleted and made again.
         triggers: the values of the annotations that ask for something.
+        lane: names the store and the login that the object asks for, as far as that can be told; else "".
     """
 
     key: str
@@ -42,6 +47,7 @@ class Record:
     source: SourceKey | None
     triggers: tuple[str | None, ...]
     deleting: bool
+    lane: str = ""
 
 
 def record_of(body: Mapping[str, Any]) -> Record:
@@ -55,6 +61,7 @@ def record_of(body: Mapping[str, Any]) -> Record:
         source=_source_of(body.get("spec"), namespace),
         triggers=tuple(annotations.get(name) for name in TRIGGER_ANNOTATIONS),
         deleting=metadata.get("deletionTimestamp") is not None,
+        lane=_lane_of(body.get("spec"), namespace),
     )
 
 
@@ -104,6 +111,11 @@ class ObjectCache:
         """Return the shard that an object is in: its namespace's."""
         return self._shard_of_namespace(key.partition("/")[0])
 
+    def lane_of(self, key: str) -> str:
+        """Return the lane of an object, "" of one that is not known."""
+        record = self._records.get(key)
+        return "" if record is None else record.lane
+
     def in_shard(self, shard: int) -> frozenset[str]:
         """Return the keys of the objects in a shard."""
         return frozenset(self._by_shard.get(shard, ()))
@@ -115,6 +127,19 @@ class ObjectCache:
     def ghosts(self, existing: Iterable[str]) -> tuple[str, ...]:
         """Return the keys of records whose object does not exist: their deletion fell into a gap of the watch."""
         return tuple(self._records.keys() - set(existing))
+
+
+def _lane_of(spec: object, namespace: str) -> str:
+    """Return what tells one account from another; objects that differ here may still share one, which does no harm."""
+    provider = spec.get("provider", spec) if isinstance(spec, Mapping) else None
+    for kind, place in _PLACES.items():
+        match provider:
+            case {**blocks} if isinstance(block := blocks.get(kind), Mapping):
+                auth = block.get("auth")
+                login = [auth.get(name) for name in _LOGINS] if isinstance(auth, Mapping) else []
+                owner = namespace if any(login) else ""
+                return sys.intern("/".join(str(part or "")[:256] for part in (kind, block.get(place), owner, *login)))
+    return ""
 
 
 def _source_of(spec: object, namespace: str) -> SourceKey | None:

@@ -51,6 +51,7 @@ from secret_manager_controller.kube import (
     KubeConfigError,
     KubeError,
 )
+from secret_manager_controller.providers.budget import SHARED_BUDGETS
 from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
@@ -62,6 +63,9 @@ logger = logging.getLogger("secret_manager_controller.controller.main")  # `__ma
 QUIET_LOGGERS = ("kopf", "botocore", "urllib3", "asyncio")
 KOPF_RECORD_ATTRIBUTES = ("settings", "k8s_ref", "k8s_skip")
 """What kopf hangs on its log records: whole settings, and references that our own fields repeat."""
+
+LEFT_TO_OTHERS = 4
+"""One of so many workers is left to the objects of other accounts when one account's take long."""
 
 INFORMER_STOP_TIMEOUT = 5.0
 """Seconds that the watches may take to close; nothing depends on them any more."""
@@ -113,11 +117,13 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
         stack.push_async_callback(snapshots.aclose)
         shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
-        metrics, cache, queue = Metrics(), ObjectCache(shard_of_namespace), WorkQueue(clock=loop.time)
+        metrics, cache = Metrics(), ObjectCache(shard_of_namespace)
+        queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
         sources = WatchedSources(kube, kinds)
         work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=sources.distrust)
         leases = await stack.enter_async_context(lease_client(settings, server))
         member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
+        SHARED_BUDGETS.share(lambda: live_members(member))
         reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
@@ -223,6 +229,16 @@ async def cluster_id(kube: KubeClient) -> str:
     if body is None:
         raise KubeError(404, "namespace kube-system does not exist; set CLUSTER_ID")
     return str(body["metadata"]["uid"])
+
+
+def live_members(member: Member) -> int:
+    """Return how many replicas share the stores' quotas, this one among them."""
+    return max(sum(row.session is not None for row in member.snapshot().members), 1)
+
+
+def lane_width(workers: int) -> int:
+    """Return how many workers one store's account may occupy: the others' objects are left some."""
+    return max(workers - max(workers // LEFT_TO_OTHERS, 1), 1)
 
 
 def unready(parts: Parts) -> str | None:

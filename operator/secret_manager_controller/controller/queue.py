@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from secret_manager_controller.controller.line import Priority, WaitingLine
@@ -34,17 +36,30 @@ class QueueClosed(Exception):  # noqa: N818 - it tells an event, not a fault.
 class WorkQueue:
     """A queue of request keys for one event loop."""
 
-    def __init__(self, *, clock: Callable[[], float], spread: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        spread: Callable[[], float] | None = None,
+        lane_of: Callable[[str], str] = lambda _: "",
+        lane_width: float = math.inf,
+    ) -> None:
         """Make an empty queue.
 
         Args:
             clock: monotonic seconds; the loop's `time` in the controller.
             spread: a random number in -1…1 for each backoff.
+            lane_of: tells which store's account a key needs; "" is not known.
+            lane_width: how many keys that need the same account are handed out at a time. With fewer than there are
+                workers, an account that does not answer leaves some of them to the others.
         """
         self._clock = clock
         self._spread = spread or (lambda: random.uniform(-1, 1))  # noqa: S311 - jitter is no secret.
         self._waiting = WaitingLine()
-        self._working: set[str] = set()
+        self._working: dict[str, str] = {}
+        self._busy: Counter[str] = Counter()
+        self._lane_of = lane_of
+        self._lane_width = lane_width
         self._again: dict[str, Priority] = {}
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -72,7 +87,7 @@ class WorkQueue:
         if key in self._working:
             self._again[key] = min(priority, self._again.get(key, priority))
         else:
-            self._waiting.push(key, priority, now=self._clock())
+            self._waiting.push(key, priority, now=self._clock(), lane=self._lane_of(key))
             self._changed.set()
 
     def add_after(self, key: str, delay: float) -> None:
@@ -110,18 +125,30 @@ class WorkQueue:
             if self._closed:
                 raise QueueClosed
             self._promote()
-            if self._waiting:
-                key = self._waiting.pop()
-                self._due.pop(key, None)
-                self._working.add(key)
+            if (key := self._take()) is not None:
                 return key
             await self._wait()
 
     def done(self, key: str) -> None:
         """Give a key back; if it was added meanwhile it is queued again."""
-        self._working.discard(key)
+        lane = self._working.pop(key, "")
+        self._busy[lane] -= 1
+        if self._busy[lane] <= 0:
+            del self._busy[lane]
+        self._changed.set()
         if (priority := self._again.pop(key, None)) is not None:
             self.add(key, priority)
+
+    def _take(self) -> str | None:
+        full = {lane for lane, busy in self._busy.items() if lane and busy >= self._lane_width}
+        try:
+            key, lane = self._waiting.pop(full)
+        except LookupError:
+            return None
+        self._due.pop(key, None)
+        self._working[key] = lane
+        self._busy[lane] += 1
+        return key
 
     def _promote(self) -> None:
         now = self._clock()

@@ -23,6 +23,7 @@ from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
 from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Worker:
         started = time.monotonic()
         interval: float | None = None
         warnings: tuple[Told, ...] = ()
+        store_calls = 0
         try:
             spec = parse_spec(body)
             if spec.suspend:
@@ -127,7 +129,9 @@ class Worker:
             interval = spec.interval_seconds
             body = await self._ensure_finalizer(api, body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
             request = request_of(body, spec, previous)
-            outcome = await self._attempt(self._reconciler.reconcile(request, api.fence, progress), key=key)
+            with occasion.of_reconcile() as present:
+                outcome = await self._attempt(self._reconciler.reconcile(request, api.fence, progress), key=key)
+            store_calls = present.requests
         except ConfigError as error:
             outcome = Outcome(error=error)
         attempt = Attempt(
@@ -136,6 +140,7 @@ class Worker:
             revision=progress.revision,
             settled_key=progress.settled_key,
             inputs_key=progress.inputs_key,
+            store_calls=store_calls,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
@@ -268,7 +273,7 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         settled_key=previous.settled_key,
         inputs_key=previous.inputs_key,
         confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
-        look=annotations_of(body).get(RECONCILE) != previous.last_handled_reconcile_at,
+        look=annotations_of(body).get(RECONCILE) not in {None, previous.last_handled_reconcile_at},
     )
 
 

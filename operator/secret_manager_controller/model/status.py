@@ -49,6 +49,7 @@ class Status:
     Attributes:
         settled_key: fingerprint of all that the last complete reconcile depended on, or None if none was complete.
         inputs_key: the same with the files that the object reads in place of the whole revision.
+        store_calls: requests to the store that the last reconcile made.
     """
 
     observed_generation: int | None = None
@@ -59,6 +60,7 @@ class Status:
     settled_key: str | None = None
     inputs_key: str | None = None
     secrets_synced: int = 0
+    store_calls: int = 0
     inventory: Inventory = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
@@ -77,6 +79,7 @@ class Status:
             "settledKey": self.settled_key,
             "inputsKey": self.inputs_key,
             "secretsSynced": self.secrets_synced,
+            "lastStoreCalls": self.store_calls,
             "secrets": [
                 {"name": entry.name, "version": entry.version, "sourceHash": entry.source_hash}
                 for entry in self.inventory.values()
@@ -95,6 +98,7 @@ class Attempt:
         revision: the source's revision, once it was resolved.
         settled_key: see `Status`, once it was known.
         inputs_key: likewise.
+        store_calls: see `Status`.
     """
 
     generation: int
@@ -102,6 +106,7 @@ class Attempt:
     revision: str | None = None
     settled_key: str | None = None
     inputs_key: str | None = None
+    store_calls: int = 0
 
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
@@ -111,16 +116,20 @@ def parse_status(raw: Mapping[str, Any]) -> Status:
         value = raw.get(name)
         return value if isinstance(value, str) else None
 
-    generation, synced = raw.get("observedGeneration"), raw.get("secretsSynced")
+    def number(name: str) -> int | None:
+        value = raw.get(name)
+        return value if isinstance(value, int) else None
+
     return Status(
-        observed_generation=generation if isinstance(generation, int) else None,
+        observed_generation=number("observedGeneration"),
         last_reconcile_time=text("lastReconcileTime"),
         last_handled_reconcile_at=text("lastHandledReconcileAt"),
         last_attempted_revision=text("lastAttemptedRevision"),
         last_applied_revision=text("lastAppliedRevision"),
         settled_key=text("settledKey"),
         inputs_key=text("inputsKey"),
-        secrets_synced=synced if isinstance(synced, int) else 0,
+        secrets_synced=number("secretsSynced") or 0,
+        store_calls=number("lastStoreCalls") or 0,
         inventory=_parse_inventory(raw.get("secrets")),
         conditions=_parse_conditions(raw.get("conditions")),
     )
@@ -143,6 +152,7 @@ def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerEr
         last_reconcile_time=stamp,
         last_handled_reconcile_at=attempt.handled_at or previous.last_handled_reconcile_at,
         last_attempted_revision=attempt.revision or previous.last_attempted_revision,
+        store_calls=attempt.store_calls,
     )
     if isinstance(outcome, ControllerError):
         return replace(base, conditions=_conditions(previous, attempt, outcome.message, outcome, stamp))

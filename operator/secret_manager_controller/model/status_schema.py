@@ -97,6 +97,12 @@ class StatusSchema(Block):
     secrets_synced: int | None = Field(
         default=None, ge=0, description="How many of Git's secrets the store holds as Git wants them."
     )
+    last_store_calls: int | None = Field(
+        default=None,
+        ge=0,
+        description="How many requests to the store the last reconcile made, retries included. One that several "
+        "objects share counts for the one that began it.",
+    )
     # Atomic, since one writer writes the whole: as a map every entry would be listed once more in managedFields.
     secrets: FromJson[tuple[InventorySchema, ...]] | None = Field(
         default=None,

@@ -16,6 +16,7 @@ from secret_manager_controller.model.desired import DesiredSecret
 from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteState, RemoteValue
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
 from secret_manager_controller.providers import aws_clients
+from secret_manager_controller.providers.aws_budget import AccountBudget, AwsQuotas
 from secret_manager_controller.providers.aws_calls import Answer, Client, Requests
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
 from secret_manager_controller.providers.aws_keys import LoginKeys
@@ -27,10 +28,11 @@ from secret_manager_controller.providers.aws_login import (
     AwsWebIdentity,
 )
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, mark_of, tags_of, version_of
+from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.protocol import CallObserver
 
-__all__ = ["AwsAccessKeys", "AwsAssumedRole", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsWebIdentity"]
+__all__ = ["AwsAccessKeys", "AwsAssumedRole", "AwsEndpoints", "AwsLogin", "AwsProvider", "AwsQuotas", "AwsWebIdentity"]
 
 CURRENT = "AWSCURRENT"
 PENDING = "SMC_PENDING"
@@ -55,6 +57,8 @@ class AwsProvider:
         region: e.g. `eu-central-1`.
         login: access keys, or a role for the pod's token.
         endpoint_url: where Secrets Manager and STS are, together or each; None is AWS's own address.
+        quotas: what the account allows.
+        budgets: shared by all who use the account.
         on_call: told of every request.
         retries: how often a request is made.
     """
@@ -65,6 +69,8 @@ class AwsProvider:
         region: str,
         login: AwsLogin,
         endpoint_url: str | AwsEndpoints | None = None,
+        quotas: AwsQuotas = AwsQuotas(),  # noqa: B008 - it is frozen.
+        budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
     ) -> None:
@@ -73,7 +79,9 @@ class AwsProvider:
         if not isinstance(endpoint_url, AwsEndpoints):
             endpoint_url = AwsEndpoints(endpoint_url, endpoint_url)
         self._endpoint_url = endpoint_url.secretsmanager
-        self._requests = Requests(place=endpoint_url.secretsmanager or region, on_call=on_call, retries=retries)
+        place = endpoint_url.secretsmanager or region
+        self._budget = AccountBudget(login, place=place, quotas=quotas, budgets=budgets)
+        self._requests = Requests(place=place, on_call=on_call, retries=retries)
         self._logins = Requests(place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._keys = LoginKeys(login, region=region, endpoints=endpoint_url, requests=self._logins)
 
@@ -203,6 +211,7 @@ class AwsProvider:
         }
         while True:
             page = await self._ask("ListSecrets", query)
+            self._budget.learn(next((entry["ARN"] for entry in page["SecretList"]), None))
             listed.extend(_remote(entry, entry.get("SecretVersionsToStages", {})) for entry in page["SecretList"])
             if not page.get("NextToken"):
                 return listed
@@ -212,6 +221,7 @@ class AwsProvider:
         outcome = await self._try("DescribeSecret", {"SecretId": name}, unless={NOT_FOUND})
         if isinstance(outcome, Refusal):
             return None
+        self._budget.learn(outcome.get("ARN"))
         return _remote(outcome, outcome.get("VersionIdsToStages", {}))
 
     async def _read_one(self, name: SecretName) -> dict[SecretName, RemoteValue]:
@@ -281,14 +291,21 @@ class AwsProvider:
     ) -> Answer | Refusal:
         """Make a request; return its answer, or a refusal with one of the codes in `unless`."""
         keys = await self._keys.current()
-        outcome = await self._requests.make(self._client, operation, parameters, keys=keys, fence=fence)
+        outcome = await self._make(operation, parameters, keys, fence)
         if isinstance(outcome, Refusal) and outcome.code in EXPIRED:
             others = await self._keys.after(keys)
             if others is not None:
-                outcome = await self._requests.make(self._client, operation, parameters, keys=others, fence=fence)
+                outcome = await self._make(operation, parameters, others, fence)
         if isinstance(outcome, Refusal) and outcome.code not in unless:
             raise self._told(outcome, operation, parameters.get("SecretId") or parameters.get("Name"))
         return outcome
+
+    async def _make(
+        self, operation: str, parameters: Mapping[str, Any], keys: AwsAccessKeys, fence: Fence | None
+    ) -> Answer | Refusal:
+        return await self._requests.make(
+            self._client, operation, parameters, keys=keys, budget=self._budget, fence=fence
+        )
 
     def _client(self) -> Client:
         return aws_clients.SHARED_CLIENTS.of("secretsmanager", region=self._region, endpoint_url=self._endpoint_url)

@@ -15,6 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.providers import calls
+from secret_manager_controller.providers.aws_budget import AccountBudget
 from secret_manager_controller.providers.aws_errors import Refusal
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT, RetryPolicy
@@ -45,6 +46,7 @@ class Requests(calls.Requests):
         parameters: Mapping[str, Any],
         *,
         keys: AwsAccessKeys | None,
+        budget: AccountBudget | None = None,
         fence: Fence | None = None,
     ) -> Answer | Refusal:
         """Make a request, again if that may help, and return the last answer.
@@ -54,13 +56,27 @@ class Requests(calls.Requests):
             operation: the API's name of the request.
             parameters: as the API names them.
             keys: what it is signed with; None for an operation that is not signed.
+            budget: what the account bears.
             fence: checked right before each attempt; for requests that change something.
 
         Raises:
             OwnershipLost: the fence closed; nothing was sent since.
-            ControllerError: there is no client.
+            ControllerError: there is no client, or the budget is spent.
         """
-        return await self.attempt(operation, lambda: _ask(client(), operation, parameters, keys), fence=fence)
+
+        async def before(_: int) -> None:
+            if budget is not None:
+                await budget.take(operation)
+
+        def again(refusal: calls.Refusal) -> bool:
+            if budget is not None and isinstance(refusal, Refusal) and refusal.throttled:
+                budget.slow_down(operation, refusal.retry_after)
+            return refusal.passing
+
+        def ask() -> Answer | Refusal:
+            return _ask(client(), operation, parameters, keys)
+
+        return await self.attempt(operation, ask, fence=fence, before=before, again=again)
 
 
 class Caller(threading.local):

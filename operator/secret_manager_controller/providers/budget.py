@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from secret_manager_controller.errors import Reason, RetryableError
+from secret_manager_controller.providers import occasion
 
 LEFT_TO_URGENT = 0.1
 """Share of the burst that requests which are not urgent leave."""
+MEMBERS_AGE = 5.0
+"""Seconds after which the live members are counted again: as often as they renew their sessions."""
 
 
 class BudgetSpent(RetryableError):  # noqa: N818 - it tells a state, which passes.
@@ -47,26 +51,42 @@ class Budget:
         self._clock = clock
         self._at = clock()
         self._tokens = self._most
+        self._line = asyncio.Lock()  # Those that are not urgent, one after the other.
+        self._patient = 0
 
     async def take(self, *, within: float, urgent: bool = True) -> None:
         """Wait until a request may be made.
 
         Args:
             within: seconds that the caller is ready to wait.
-            urgent: whether it is for a change; what is not leaves a part of the burst to what is.
+            urgent: whether it is for a change. What is not, or is of a reconcile that is not (see `occasion`), lets
+                urgent ones pass while it waits, and leaves them a part of the burst.
 
         Raises:
             BudgetSpent: it would take longer; nobody waited.
         """
+        if urgent and occasion.is_urgent():
+            await self._take(self._wait(1.0), within)
+            return
+        needed = 1.0 + LEFT_TO_URGENT * (self._most - 1.0)
+        self._check(self._wait(needed + self._patient), within)
+        self._patient += 1
+        try:
+            async with self._line:
+                while (wait := self._wait(needed)) > 0.0:
+                    self._check(wait, within)
+                    await asyncio.sleep(wait)
+                self._tokens -= 1.0
+        finally:
+            self._patient -= 1
+
+    def slow_down(self, seconds: float) -> None:
+        """Let nobody through for so long: the account's quota was exceeded, by whomever."""
         self._refill()
-        needed = 1.0 if urgent else 1.0 + LEFT_TO_URGENT * (self._most - 1.0)
-        wait = max(0.0, (needed - self._tokens) / self._rate)
-        if wait > within:
-            message = (
-                f"the budget of {self._title} is spent for the next {wait:.0f} s; it is tried again later. If that "
-                "lasts, raise the quota, or the interval of the objects that use it"
-            )
-            raise BudgetSpent(Reason.RATE_LIMITED, message, retry_after=wait)
+        self._tokens = min(self._tokens, 1.0 - seconds * self._rate)
+
+    async def _take(self, wait: float, within: float) -> None:
+        self._check(wait, within)
         self._tokens -= 1.0
         if wait:
             try:
@@ -75,10 +95,18 @@ class Budget:
                 self._tokens += 1.0
                 raise
 
-    def slow_down(self, seconds: float) -> None:
-        """Let nobody through for so long: the account's quota was exceeded, by whomever."""
+    def _wait(self, tokens: float) -> float:
+        """Return the seconds until there are so many tokens."""
         self._refill()
-        self._tokens = min(self._tokens, 1.0 - seconds * self._rate)
+        return max(0.0, (tokens - self._tokens) / self._rate)
+
+    def _check(self, wait: float, within: float) -> None:
+        if wait > within:
+            message = (
+                f"the budget of {self._title} is spent for the next {wait:.0f} s; it is tried again later. If that "
+                "lasts, raise the quota, or the interval of the objects that use it"
+            )
+            raise BudgetSpent(Reason.RATE_LIMITED, message, retry_after=wait)
 
     @property
     def _rate(self) -> float:
@@ -97,21 +125,28 @@ class Budget:
 
 
 class Budgets:
-    """The budgets of this process, each made when it is first asked for and kept while anybody holds it.
-
-    Attributes:
-        members: how many live members share every account.
-    """
+    """The budgets of this process, each made when it is first asked for and kept while anybody holds it."""
 
     def __init__(self) -> None:
-        self.members = 1
+        self._count: Callable[[], int] = lambda: 1
+        self._counted: tuple[float, int] = (-math.inf, 1)
         self._budgets: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+
+    def share(self, members: Callable[[], int]) -> None:
+        """Divide every budget by the number of live members that `members` tells; it is asked every few seconds."""
+        self._count, self._counted = members, (-math.inf, 1)
+
+    def _members(self) -> int:
+        now = time.monotonic()
+        if now - self._counted[0] >= MEMBERS_AGE:
+            self._counted = (now, self._count())
+        return self._counted[1]
 
     def of(self, title: str, *, per_minute: float, burst: float) -> Budget:
         """Return the budget of that title; the numbers count for the first who asks."""
         budget = self._budgets.get(title)
         if budget is None:
-            budget = Budget(title, per_minute=per_minute, burst=burst, members=lambda: self.members)
+            budget = Budget(title, per_minute=per_minute, burst=burst, members=self._members)
             self._budgets[title] = budget
         return budget
 

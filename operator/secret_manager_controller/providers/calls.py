@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import tenacity
 
 from lease_sharding.fence import Fence
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.threads import Place, place_of
 
@@ -161,6 +162,7 @@ class Requests:
             outcome, seconds = future.result()
             refusal = outcome if isinstance(outcome, Refusal) else None
             place.told(seconds, answered=refusal is None or not refusal.passing)
+            occasion.count_request()
             self._on_call(self._provider, operation, "OK" if refusal is None else refusal.code, seconds)
 
         place = self._place

@@ -314,6 +314,8 @@ class Stack:
             "ARTIFACT_HOSTS": "127.0.0.1",
             "CACHE_DIRECTORY": str(self.directory / "cache" / replica),
             "AWS_ENDPOINT_URL": self.aws.endpoint_url,
+            "AWS_SECRETS_MANAGER_READS_PER_SECOND": "100000",  # The test server has no quotas.
+            "AWS_SECRETS_MANAGER_WRITES_PER_SECOND": "100000",
             "LOG_LEVEL": "debug",
         }
         command = [*prefix, sys.executable, "-m", "secret_manager_controller.controller.main"]

@@ -87,3 +87,24 @@ def test_objects_are_found_by_the_shard_of_their_namespace():
     cache.remove("team-a/idam")
     assert cache.in_shard(7) == {"team-a/other"}
     assert cache.shard_of("team-a/never-seen") == 7
+
+
+@pytest.mark.parametrize(
+    ("spec", "lane"),
+    [
+        ({"provider": {"type": "aws", "aws": {"region": "eu-west-1"}}}, "aws/eu-west-1/"),
+        ({"aws": {}}, "aws//"),
+        ({"provider": {"gcp": {"projectId": "p", "auth": {"secretName": "s"}}}}, "gcp/p/team-a/s//"),
+        ({"provider": {"azure": {"vaultName": "v", "auth": 3}}}, "azure/v/"),
+        ({"provider": {"aws": {"auth": {"roleArn": "arn"}}}}, "aws//team-a///arn"),
+        ({"provider": []}, ""),
+        ({"provider": {"aws": "x"}}, ""),
+        (None, ""),
+    ],
+)
+def test_an_object_s_lane_is_its_store_and_login(spec, lane):
+    body = {"metadata": {"namespace": "team-a", "name": "app"}, "spec": spec}
+    cache = ObjectCache(len)
+    cache.put(record_of(body))
+    assert cache.lane_of("team-a/app") == lane
+    assert cache.lane_of("team-a/unknown") == ""

@@ -17,7 +17,7 @@ def line_of(*keys, now=0.0):
 
 
 def drained(line):
-    return [line.pop() for _ in range(len(line))]
+    return [line.pop()[0] for _ in range(len(line))]
 
 
 def test_changes_go_before_resyncs():
@@ -51,6 +51,17 @@ def test_a_removed_key_leaves_no_trace():
     assert (len(line), "a/1" in line) == (0, False)
     with pytest.raises(LookupError):
         line.pop()
+
+
+def test_a_full_lane_waits_and_the_others_do_not():
+    line = WaitingLine()
+    for number in range(3):
+        line.push(f"a/{number}", CHANGE, now=0.0, lane="down")
+    line.push("a/up", RESYNC, now=0.0, lane="up")
+    assert line.pop({"down"}) == ("a/up", "up")
+    with pytest.raises(LookupError):
+        line.pop({"down"})
+    assert line.pop() == ("a/0", "down")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a/1", "a/2", "b/1", "c/1"]), st.sampled_from(Priority))))

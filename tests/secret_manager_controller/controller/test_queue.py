@@ -178,3 +178,23 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+
+
+async def test_an_account_that_takes_long_leaves_workers_to_the_others():
+    lanes = {"a/up": "up"} | {f"a/{number}": "down" for number in range(5)}
+    queue = WorkQueue(clock=Clock(), lane_of=lanes.get, lane_width=2)
+    for key in [f"a/{number}" for number in range(5)] + ["a/up"]:
+        queue.add(key)
+    assert {await queue.get() for _ in range(3)} == {"a/0", "a/1", "a/up"}
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done("a/0")
+    assert await waiting == "a/2"
+
+
+async def test_keys_whose_account_is_not_known_are_all_handed_out():
+    queue = WorkQueue(clock=Clock(), lane_width=1)
+    for number in range(3):
+        queue.add(f"a/{number}")
+    assert len([await queue.get() for _ in range(3)]) == 3

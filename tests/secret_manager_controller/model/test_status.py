@@ -134,3 +134,12 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(Status().as_json())), JSON))
 def test_any_stored_status_can_be_read(raw):
     summarize(parse_status(raw), ATTEMPT, report(), now=T0)
+
+
+def test_the_store_calls_of_the_last_reconcile_are_told_whatever_came_of_it():
+    for outcome in (None, PermanentError(Reason.CONFLICT, "no")):
+        status = summarize(
+            Status(store_calls=9), Attempt(generation=1, store_calls=3), outcome, now=datetime(2026, 1, 1, tzinfo=UTC)
+        )
+        assert status.as_json()["lastStoreCalls"] == 3
+        assert parse_status(status.as_json()).store_calls == 3

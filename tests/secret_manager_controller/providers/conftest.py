@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from secret_manager_controller.providers.aws import AwsProvider
+from secret_manager_controller.providers.aws import AwsProvider, AwsQuotas
 from secret_manager_controller.providers.azure import AzureProvider, AzureQuotas
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
@@ -44,6 +44,8 @@ async def make_provider(aws: AwsServer) -> AsyncIterator[Callable[..., AwsProvid
             "region": aws.region,
             "login": aws.access_keys,
             "endpoint_url": aws.endpoint_url,
+            "budgets": Budgets(),
+            "quotas": AwsQuotas(reads=100_000, writes=100_000),
             "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
         }
         made.append(AwsProvider(**(standard | options)))

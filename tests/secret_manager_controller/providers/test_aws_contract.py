@@ -7,6 +7,7 @@ import pytest
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.aws_marks import mark_of, tags_of
+from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.calls import Call
@@ -57,6 +58,7 @@ class TestAwsProvider(ProviderContract):
             region=aws.region,
             login=aws.access_keys,
             endpoint_url=aws.endpoint_url,
+            budgets=Budgets(),
             retries=RetryPolicy(first_wait=0.0, longest_wait=0.0),
         )
         yield Subject(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secret_manager_controller.errors import Reason
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.budget import Budget, Budgets, BudgetSpent
 
 
@@ -127,8 +128,32 @@ def test_one_title_is_one_budget_as_long_as_it_is_used():
     first = budgets.of("reads", per_minute=60.0, burst=1.0)
     assert budgets.of("reads", per_minute=60.0, burst=1.0) is first
     assert budgets.of("writes", per_minute=60.0, burst=1.0) is not first
-    budgets.members = 3
+    budgets.share(lambda: 3)
     assert first._members() == 3
     del first
     gc.collect()
     assert "reads" not in budgets._budgets
+
+
+async def test_a_resync_waits_while_changes_pass():
+    """Whoever is not urgent, by itself or because its reconcile is not, lets the others go first."""
+    tokens = Budget("reads", per_minute=6_000.0, burst=1.0)
+    await tokens.take(within=9.0)
+
+    async def resync():
+        with occasion.of_reconcile() as present:
+            present.urgent = False
+            await tokens.take(within=9.0)
+        passed.append("resync")
+
+    async def change():
+        await tokens.take(within=9.0)
+        passed.append("change")
+
+    passed = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(resync())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            group.create_task(change())
+    assert passed == ["change", "change", "change", "resync"]

@@ -7,7 +7,8 @@ import pytest
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import parse_spec
 from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsAssumedRole, AwsWebIdentity
-from secret_manager_controller.providers.registry import Login, aws_login, store_name
+from secret_manager_controller.providers.aws_settings import aws_login
+from secret_manager_controller.providers.registry import Login, store_name
 
 ROLE, OTHER_ROLE = "arn:aws:iam::123456789012:role/controller", "arn:aws:iam::123456789012:role/team-a"
 IRSA = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token", "AWS_ROLE_ARN": ROLE}
@@ -49,7 +50,7 @@ def assumed(keys):
     ],
 )  # fmt: skip
 def test_a_login_is_what_the_object_asks_for(auth, secret, environment, expected):
-    assert aws_login(auth_of(auth), Login(secret), environment) == expected
+    assert aws_login(auth_of(auth), secret, environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_a_login_is_what_the_object_asks_for(auth, secret, environment, expected
 )  # fmt: skip
 def test_what_is_missing_is_named(auth, secret, environment, told):
     with pytest.raises(PermanentError) as caught:
-        aws_login(auth_of(auth), Login(secret), environment)
+        aws_login(auth_of(auth), secret, environment)
     assert caught.value.reason is Reason.CREDENTIALS_UNAVAILABLE
     assert told in caught.value.message
     assert "its-secret" not in caught.value.message
 
 
 def test_a_login_never_prints_its_secrets():
-    for shown in (repr(Login(SECRET)), repr(aws_login(auth_of(BY_SECRET), Login(SECRET), {}))):
+    for shown in (repr(Login(SECRET)), repr(aws_login(auth_of(BY_SECRET), SECRET, {}))):
         assert "its-secret" not in shown
 
 
