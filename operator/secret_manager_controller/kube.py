@@ -69,6 +69,8 @@ SECRETS = ResourcePath("", "v1", "secrets")
 NAMESPACES = ResourcePath("", "v1", "namespaces")
 EVENTS = ResourcePath("", "v1", "events")
 LEASES = ResourcePath("coordination.k8s.io", "v1", "leases")
+LEASE_GROUP = "secret-manager-controller"
+"""What the names of the replicas' Leases begin with, and the label's value that they are listed by."""
 
 
 @dataclass(frozen=True, slots=True)

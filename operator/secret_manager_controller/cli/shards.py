@@ -30,8 +30,7 @@ from secret_manager_controller.cli.options import (
 from secret_manager_controller.cli.output import Body, print_document, print_table
 from secret_manager_controller.cli.terminal import printable
 from secret_manager_controller.cli.view import duration
-from secret_manager_controller.controller.settings import LEASE_GROUP
-from secret_manager_controller.kube import LEASES, KubeClient, KubeError
+from secret_manager_controller.kube import LEASE_GROUP, LEASES, KubeClient, KubeError
 
 SESSION_SECONDS = 10.0
 """Of a session whose Lease does not tell: the default."""

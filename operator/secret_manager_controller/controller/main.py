@@ -34,7 +34,7 @@ from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.ownership import OwnedWork
 from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
 from secret_manager_controller.controller.secrets import SecretReader
-from secret_manager_controller.controller.settings import LEASE_GROUP, LONGEST_EFFECT, Settings, SettingsError
+from secret_manager_controller.controller.settings import LONGEST_EFFECT, Settings, SettingsError
 from secret_manager_controller.controller.shard_metrics import ShardCollector
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
@@ -44,6 +44,7 @@ from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
 from secret_manager_controller.errors import ControllerError
 from secret_manager_controller.kube import (
+    LEASE_GROUP,
     NAMESPACES,
     SECRET_MANAGER_CONFIGS,
     ApiServer,

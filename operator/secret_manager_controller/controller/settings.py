@@ -18,8 +18,6 @@ from secret_manager_controller.providers import calls
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY
 
 DEFAULT_NAMESPACE = "microscaler-system"
-LEASE_GROUP = "secret-manager-controller"
-"""What the names of the Leases begin with."""
 LONGEST_EFFECT = max(calls.REQUEST_TIMEOUT, kube.REQUEST_TIMEOUT)
 """Seconds that one write takes at most; a session must hold for that long when the write begins."""
 
@@ -143,7 +141,7 @@ def _sharding(env: Mapping[str, str], *, drain_timeout: float) -> sharding.Setti
     renew_interval = _number(env, "RENEW_INTERVAL_SECONDS", 2, least=0.1, most=600)
     try:
         settings = sharding.Settings(
-            group=LEASE_GROUP,
+            group=kube.LEASE_GROUP,
             shards=int(_number(env, "SHARDS", 32, least=1, most=sharding.MAX_SHARDS)),
             session_duration=int(_number(env, "SESSION_SECONDS", 10, least=1, most=3600)),
             renew_interval=renew_interval,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from lease_sharding.assign import shares
-from secret_manager_controller.controller.settings import LEASE_GROUP
+from secret_manager_controller.kube import LEASE_GROUP
 from secret_manager_controller.testing.apiproxy import ApiProxy
 from secret_manager_controller.testing.leaselog import LeaseLog
 from secret_manager_controller.testing.referee import StoredVersions, Verdict, judge

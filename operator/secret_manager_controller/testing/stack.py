@@ -26,9 +26,15 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from lease_sharding.leases import GROUP, Names, config_lease, format_lease, placeholder, released
-from secret_manager_controller.controller.settings import LEASE_GROUP
 from secret_manager_controller.crd import custom_resource_definition
-from secret_manager_controller.kube import GIT_REPOSITORIES, LEASES, SECRET_MANAGER_CONFIGS, SECRETS, ResourcePath
+from secret_manager_controller.kube import (
+    GIT_REPOSITORIES,
+    LEASE_GROUP,
+    LEASES,
+    SECRET_MANAGER_CONFIGS,
+    SECRETS,
+    ResourcePath,
+)
 from secret_manager_controller.testing import processes
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
