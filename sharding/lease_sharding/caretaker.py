@@ -51,11 +51,11 @@ class Caretaker:
         Raises:
             ShardCountMismatch: another one is.
         """
-        view, names = self._context.view, self._context.names
-        while self._told(view.get(names.config)) is None:
-            for shard in range(names.shards):
-                self._told(view.get(names.claim(shard)))  # Somebody deleted the config; the claims still tell.
-            await self._write_count(names.config)
+        view, config = self._context.view, self._context.names.config
+        while self._told(view.get(config)) is None:
+            for lease in view.leases():
+                self._told(lease)  # Somebody deleted the config; the claims still tell.
+            await self._write_count(config)
 
     async def close(self) -> None:
         """End what is under way."""

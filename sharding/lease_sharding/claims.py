@@ -79,6 +79,11 @@ class Claims:
         """The holds by shard."""
         return self._holds
 
+    @property
+    def hanging(self) -> frozenset[int]:
+        """The shards that this member still keeps from others, although it may not act for them any more."""
+        return frozenset(hold.shard for hold in self._holds.values() if hold.fence is not None and not hold.told)
+
     def fence(self, shard: int) -> ShardFence | None:
         """Return the fence of a shard that is held; None if it is not."""
         hold = self._holds.get(shard)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -369,14 +370,13 @@ def _sealed(lease: Lease, **changes: Any) -> Lease:
 
 
 def _checksum(lease: Lease) -> str:
-    facts = (
-        lease.name,
-        lease.holder or "",
-        str(lease.duration),
-        str(lease.transitions),
-        lease.annotations.get(SESSION, ""),
-        lease.annotations.get(ENDED, ""),
-    )
+    annotations = lease.annotations
+    holder, session, ended_sessions = lease.holder or "", annotations.get(SESSION, ""), annotations.get(ENDED, "")
+    return _digest(lease.name, holder, str(lease.duration), str(lease.transitions), session, ended_sessions)
+
+
+@functools.lru_cache(maxsize=16_384)  # Every look at the group checks every seal.
+def _digest(*facts: str) -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
 
 

@@ -144,10 +144,15 @@ class Member:
         return snapshot_of(self._look(), group=self._context.settings.group)
 
     def overdue(self) -> tuple[int, ...]:
-        """Return the shards that nobody owns although somebody should have claimed them: an alarm if it lasts."""
+        """Return the shards that nobody serves although somebody should: an alarm if it lasts.
+
+        Either nobody has claimed them in time, or this member could not let go of them: a call of theirs hangs.
+        """
         situation = self._look()
         grace = self._context.settings.take_grace
-        return tuple(claim.shard for claim in situation.claims if overdue(claim, situation, grace=grace))
+        unclaimed = {claim.shard for claim in situation.claims if overdue(claim, situation, grace=grace)}
+        hanging = self._claims.hanging if self._claims is not None else frozenset()
+        return tuple(sorted(unclaimed | hanging))
 
     # Its life.
 

@@ -11,6 +11,7 @@ the shard, but no longer than one session, since every holder has to see its cla
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -176,7 +177,7 @@ def claim_state(
     return ClaimState.HELD if holder.state in LIVING else ClaimState.LAPSED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Situation:
     """The whole group at one moment, as one observer sees it."""
 
@@ -186,4 +187,12 @@ class Situation:
 
     def owned(self, member: str) -> tuple[int, ...]:
         """Return the shards that a member owns."""
-        return tuple(claim.shard for claim in self.claims if claim.owner == member)
+        return self._owned.get(member, ())
+
+    @functools.cached_property
+    def _owned(self) -> Mapping[str, tuple[int, ...]]:
+        owned: dict[str, tuple[int, ...]] = {}
+        for claim in self.claims:
+            if (owner := claim.owner) is not None:
+                owned[owner] = (*owned.get(owner, ()), claim.shard)
+        return owned

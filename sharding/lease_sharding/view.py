@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lease_sharding.leases import ClaimRecord, Lease, Names, claim_record, session_record
+from lease_sharding.leases import Lease, Names, claim_record, session_record
 from lease_sharding.observe import (
     ClaimState,
     ClaimView,
@@ -35,6 +35,7 @@ class View:
             duration: the observer's own session duration, in seconds.
         """
         self._names = names
+        self._claim_names = [names.claim(shard) for shard in range(names.shards)]
         self._duration = duration
         self._seen: dict[str, Observation] = {}
         self._deleted: dict[str, int] = {}
@@ -48,6 +49,10 @@ class View:
         """Return the Lease of this name as it was seen last."""
         observation = self._seen.get(name)
         return observation.lease if observation is not None else None
+
+    def leases(self) -> list[Lease]:
+        """Return all Leases as they were seen last."""
+        return [observation.lease for observation in self._seen.values()]
 
     def replace(self, leases: Iterable[Lease], resource_version: str, now: float) -> bool:
         """Take over a listing, and tell whether it showed anything new; what was seen in a newer version stays."""
@@ -103,8 +108,8 @@ class View:
             self._changes += 1
 
     def _claim(self, shard: int, sessions: dict[str, SessionView], now: float, myself: Myself) -> ClaimView:
-        observation = self._seen.get(self._names.claim(shard))
-        record: ClaimRecord | None = None if observation is None else claim_record(shard, observation.lease)
+        observation = self._seen.get(self._claim_names[shard])
+        record = None if observation is None else claim_record(shard, observation.lease)
         holder = sessions.get(record.holder) if record is not None and record.holder is not None else None
         sealed = record.epoch if record is not None and record.sealed else 0
         epoch = self._epochs[shard] = max(self._epochs.get(shard, 0), sealed)
