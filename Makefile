@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds
 DEMO_PARTS := etcd kube-apiserver kustomize flux-crds
 WORKERS ?= auto
-# What chooses moments and victims in `make chaos`; the same seed chooses the same.
+# What chooses moments and victims in `make chaos`; the same seed chooses the same. SCHEDULES are of the simulation.
+SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
@@ -42,8 +43,9 @@ unit: $(READY) ## Run the tests that need no real part: within a minute.
 coverage: $(READY) ## Report the coverage of the last `make test`, and check it where it must be above 95 %.
 	@$(BIN)/python -m coverage report --include='*/model/*,*/decrypt/*,*/apply.py,*/compare.py' --fail-under=95
 
-chaos: $(READY) parts ## Run every bad day of several replicas, the long ones too; SEED= repeats a run.
+chaos: $(READY) parts ## Simulate thousands of bad days (SCHEDULES=), then run each on real processes; SEED= repeats a run.
 	@echo "SEED=$(SEED)"
+	@$(BIN)/python -m lease_sharding.testing $(SEED) --schedules=$(SCHEDULES)
 	@$(BIN)/python -m pytest -q --chaos --seed=$(SEED) tests/e2e/test_bad_days.py tests/e2e/test_bad_days_long.py
 
 lint: $(READY) ## Check style, types and the direction of imports.

@@ -1,16 +1,14 @@
-"""Random schedules of faults, each made from a seed alone.
+"""Random schedules of faults, each made from a seed alone, and each step from the seed and its number.
 
-`python -m lease_sharding.testing.schedule SEED` replays one.
+So a step stays what it is when others are left out: a schedule that fails is shrunk to the steps that matter.
+`python -m lease_sharding.testing SEED` replays one, `--steps 3,8` only some of its steps.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import logging
 import random
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lease_sharding.leases import ENDED, GROUP, SESSION, Lease
@@ -24,12 +22,22 @@ STEPS = (6, 18)
 """How many faults a schedule has, from … to."""
 PAUSES = (0.05, 0.3, 1.0, 2.5, 6.0, 11.0, 25.0)
 """Seconds between two steps: within one call, one renewal, one session, and longer."""
-EVERYBODY_DIES = 0.1
-"""Share of schedules that may end with nobody alive; others start somebody then."""
+SETTLED = 0.7
+"""Share of schedules that strike a group that works; the others strike while it forms."""
+SHRINKING_RUNS = 80
+"""How often a failing schedule is tried with fewer steps."""
 
 
 class ScheduleFailed(Violation):
-    """A schedule ended in a violation; the message tells how to replay it."""
+    """A schedule ended in a violation; the message tells how to replay it.
+
+    Attributes:
+        steps: the numbers of those that were taken.
+    """
+
+    def __init__(self, message: str, steps: Sequence[int]) -> None:
+        super().__init__(message)
+        self.steps = steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,8 @@ class Verdict:
         owned: seconds from the end of all faults until every shard was owned.
         balanced: seconds from then until the shares were even.
         moves: how often a shard was gained.
-        effects: how many effects reached the store.
+        effects: how many effects were begun.
+        unowned: seconds for which a key was unowned at most, while somebody healthy was there.
     """
 
     seed: int | str
@@ -48,6 +57,7 @@ class Verdict:
     balanced: float
     moves: int
     effects: int
+    unowned: float
 
 
 def _replaced(**values: object) -> Callable[[Lease], Lease]:
@@ -84,15 +94,17 @@ EDITS: Mapping[str, Callable[[Lease], Lease]] = {
 class Chaos:
     """What can go wrong in a simulation; each action is told as text and carried out."""
 
-    def __init__(self, simulation: Simulation, chance: random.Random) -> None:
+    def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.steps: list[str] = []
-        self._chance = chance
+        self.told: list[str] = []
+        self._chance = random.Random(0)  # noqa: S311 - a simulation's.
 
-    def act(self) -> None:
-        """Do something at random."""
+    def step(self, number: int) -> None:
+        """Do something at random, and let some time pass."""
+        self._chance = random.Random(f"{self.simulation.seed}/step/{number}")  # noqa: S311 - a simulation's.
         actions = [
             (3, self.start),
+            (1, self.mistake),
             (2, self.kill),
             (1, self.leave),
             (3, self.pause),
@@ -108,12 +120,28 @@ class Chaos:
             (1, self.stick),
         ]
         self._chance.choices([action for _, action in actions], weights=[weight for weight, _ in actions])[0]()
+        self.simulation.advance(self._chance.choice(PAUSES) * self._chance.uniform(0.7, 1.3))
 
-    def pass_time(self) -> None:
-        """Let some time pass."""
-        seconds = self._chance.choice(PAUSES) * self._chance.uniform(0.7, 1.3)
-        self._tell(f"wait {seconds:.3f} s")
-        self.simulation.advance(seconds)
+    def begin(self) -> None:
+        """Start the first members."""
+        self._chance = random.Random(f"{self.simulation.seed}/begin")  # noqa: S311 - a simulation's.
+        for name in NAMES[: self._chance.randint(1, 4)]:
+            self._tell(f"start {name}")
+            self.simulation.start(name)
+        self.simulation.advance(self._chance.choice(PAUSES) * self._chance.uniform(0.7, 1.3))
+        if self._chance.random() < SETTLED:
+            self.simulation.advance(2 * self.simulation.settings.session_duration)
+
+    def end(self) -> None:
+        """End all faults. Whoever was started with another shard count is stopped, and its group with it."""
+        self._tell("everything is healed")
+        simulation = self.simulation
+        simulation.heal()
+        for name in [name for name, process in simulation.processes.items() if process.settings != simulation.settings]:
+            simulation.kill(name)
+        simulation.restore_count()
+        if not simulation.staying():
+            self.start()
 
     def start(self) -> None:
         """Start a process."""
@@ -121,6 +149,13 @@ class Chaos:
             name = self._chance.choice(missing)
             self._tell(f"start {name}")
             self.simulation.start(name)
+
+    def mistake(self) -> None:
+        """Start a process with another shard count."""
+        if missing := [name for name in NAMES if name not in self.simulation.processes]:
+            name, right = self._chance.choice(missing), self.simulation.settings
+            self._tell(f"start {name} with {2 * right.shards} shards")
+            self.simulation.start(name, settings=dataclasses.replace(right, shards=2 * right.shards))
 
     def kill(self) -> None:
         """Kill a process."""
@@ -154,6 +189,7 @@ class Chaos:
             fault, value = self._chance.choice(
                 [
                     ("cut", True),
+                    ("blind", True),
                     ("silent_watch", True),
                     ("no_watch", True),
                     ("slow", 30.0),
@@ -189,7 +225,7 @@ class Chaos:
         if name := self._lease():
             told = self._chance.choice(list(EDITS))
             self._tell(f"{told} {name}")
-            self.simulation.server.edit(name, EDITS[told])
+            self.simulation.edit(name, EDITS[told])
 
     def delete(self) -> None:
         """Delete one Lease by hand, or all."""
@@ -197,7 +233,7 @@ class Chaos:
         for name in list(self.simulation.server.leases) if every else [self._lease()]:
             if name:
                 self._tell(f"delete {name}")
-                self.simulation.server.remove(name)
+                self.simulation.remove(name)
 
     def steal(self) -> None:
         """Write another member's name and session into a claim by hand."""
@@ -206,7 +242,7 @@ class Chaos:
         if (name := self._anyone()) and (session := simulation.server.get(simulation.names.session(name))):
             thief = session.annotations.get(SESSION, "none")
             self._tell(f"give shard {shard} to {name} by hand")
-            simulation.server.edit(
+            simulation.edit(
                 simulation.names.claim(shard),
                 lambda lease: _annotated(SESSION, thief)(dataclasses.replace(lease, holder=name)),
             )
@@ -226,7 +262,7 @@ class Chaos:
             self.simulation.processes[name].worker.stuck.add(shard)
 
     def _tell(self, step: str) -> None:
-        self.steps.append(f"{self.simulation.loop.time():10.3f}  {step}")
+        self.told.append(f"{self.simulation.loop.time():10.3f}  {step}")
 
     def _anyone(self) -> str | None:
         return self._chance.choice(sorted(self.simulation.processes)) if self.simulation.processes else None
@@ -235,62 +271,74 @@ class Chaos:
         return self._chance.choice(sorted(self.simulation.server.leases)) if self.simulation.server.leases else None
 
 
-def run_schedule(seed: int | str, *, settings: Settings | None = None) -> Verdict:
+def step_numbers(seed: int | str) -> range:
+    """Return the numbers of a schedule's steps."""
+    return range(random.Random(f"{seed}/steps").randint(*STEPS))  # noqa: S311 - a simulation's.
+
+
+def run_schedule(seed: int | str, *, steps: Collection[int] | None = None, settings: Settings | None = None) -> Verdict:
     """Run the schedule of a seed, then heal everything, and judge.
+
+    Args:
+        seed: whatever tells schedules apart.
+        steps: the numbers of the steps to take; all by default.
+        settings: of the group.
 
     Raises:
         ScheduleFailed: something happened that must not; names the seed and every step.
     """
-    chance = random.Random(f"schedule/{seed}")  # noqa: S311 - a simulation's.
     with Simulation(seed, settings=settings) as simulation:
-        chaos = Chaos(simulation, chance)
+        chaos = Chaos(simulation)
+        taken: list[int] = []
         try:
-            for name in NAMES[: chance.randint(1, 4)]:
-                chaos.steps.append(f"{simulation.loop.time():10.3f}  start {name}")
-                simulation.start(name)
-            chaos.pass_time()
-            if chance.random() < 0.7:  # Most faults strike a group that works; some strike while it forms.
-                simulation.advance(2 * simulation.settings.session_duration)
-            for _ in range(chance.randint(*STEPS)):
-                chaos.act()
-                chaos.pass_time()
-            if not simulation.staying():
-                chaos.start()
-            chaos.steps.append(f"{simulation.loop.time():10.3f}  everything is healed")
-            simulation.heal()
+            chaos.begin()
+            for number in step_numbers(seed):
+                if steps is None or number in steps:
+                    taken.append(number)
+                    chaos.step(number)
+            chaos.end()
             owned, balanced = simulation.judge_rest()
         except Violation as violation:
-            steps = "\n".join(chaos.steps)
-            replay = f"python -m lease_sharding.testing.schedule {seed}"
-            raise ScheduleFailed(
-                f"{violation}\nat {simulation.loop.time():.3f}, after\n{steps}\nreplay: {replay}"
-            ) from None
-        return Verdict(seed, owned, balanced, simulation.referee.moves, simulation.referee.effects)
+            told = "\n".join(chaos.told)
+            numbers = ",".join(map(str, taken))
+            replay = f"python -m lease_sharding.testing {seed} --steps={numbers}"
+            message = f"{violation}\nat {simulation.loop.time():.3f}, after\n{told}\nreplay: {replay}"
+            raise ScheduleFailed(message, taken) from None
+        referee = simulation.referee
+        return Verdict(seed, owned, balanced, referee.moves, referee.effects, referee.longest_unowned)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run schedules from the command line; exit code 1 if one fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seed", type=int, help="of the first schedule")
-    parser.add_argument("--count", type=int, default=1, help="how many, with the seeds that follow")
-    parser.add_argument("--log", action="store_true", help="show what the members log")
-    options = parser.parse_args(arguments)
-    if options.log:
-        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s: %(message)s")
-    else:
-        logging.getLogger("lease_sharding").setLevel(logging.CRITICAL)
-    failed, slowest = 0, 0.0
-    for seed in range(options.seed, options.seed + options.count):
-        try:
-            verdict = run_schedule(seed)
-        except ScheduleFailed as failure:
-            failed += 1
-            sys.stdout.write(f"seed {seed} FAILED: {failure}\n")
+def shrink(failure: ScheduleFailed, run: Callable[[Sequence[int]], object]) -> ScheduleFailed:
+    """Return the failure with as few steps as can be found: chunks are left out, then single steps.
+
+    Args:
+        failure: of the whole schedule.
+        run: runs the schedule with these steps; raises `ScheduleFailed` if it still fails.
+    """
+    runs, size = 0, max(len(failure.steps) // 2, 1)
+    while size and runs < SHRINKING_RUNS:
+        smaller = None
+        for start in range(0, len(failure.steps), size):
+            runs += 1
+            try:
+                run([*failure.steps[:start], *failure.steps[start + size :]])
+            except ScheduleFailed as still:
+                smaller = still
+                break
+        if smaller is None:
+            size //= 2
         else:
-            slowest = max(slowest, verdict.owned)
-    sys.stdout.write(f"{options.count} schedules, {failed} failed; all shards owned {slowest:.1f} s after the faults\n")
-    return 1 if failed else 0
+            failure, size = smaller, min(size, max(len(smaller.steps) // 2, 1)) if smaller.steps else 0
+    return failure
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def check_schedule(seed: int | str, *, settings: Settings | None = None) -> Verdict:
+    """Run the schedule of a seed; if it fails, shrink it first.
+
+    Raises:
+        ScheduleFailed: with the steps that matter.
+    """
+    try:
+        return run_schedule(seed, settings=settings)
+    except ScheduleFailed as failure:
+        raise shrink(failure, lambda steps: run_schedule(seed, steps=steps, settings=settings)) from None

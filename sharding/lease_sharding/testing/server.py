@@ -153,6 +153,7 @@ class Network:
         error_rate: share of requests that are refused with a 500, carried out or not.
         lost_rate: share of requests the answer to which gets lost.
         cut: nothing passes, either way; requests that are under way may still arrive.
+        blind: listings are refused, and the watch tells nothing; single Leases can be read and written.
         silent_watch: the watch tells nothing, and does not break.
         no_watch: there is no watch.
     """
@@ -164,6 +165,7 @@ class Network:
     error_rate: float = 0.0
     lost_rate: float = 0.0
     cut: bool = False
+    blind: bool = False
     silent_watch: bool = False
     no_watch: bool = False
 
@@ -171,10 +173,16 @@ class Network:
         """Return how long the next packet takes."""
         return self.chance.uniform(*self.latency)
 
+    @property
+    def spoilt(self) -> bool:
+        """Whether there is any fault now."""
+        rates = (self.slow, self.late, self.error_rate, self.lost_rate)
+        return any((*rates, self.cut, self.blind, self.silent_watch, self.no_watch))
+
     def heal(self) -> None:
         """End all faults."""
         self.slow = self.late = self.error_rate = self.lost_rate = 0.0
-        self.cut = self.silent_watch = self.no_watch = False
+        self.cut = self.blind = self.silent_watch = self.no_watch = False
 
 
 class FakeLeaseClient:
@@ -206,7 +214,12 @@ class FakeLeaseClient:
 
     async def list(self) -> LeaseList:
         """List; see `LeaseClient.list`."""
-        return await self._call(lambda: self._server.list(self._group))
+        return await self._call(self._list)
+
+    def _list(self) -> LeaseList:
+        if self._network.blind:
+            raise ApiError(429, "too many requests")
+        return self._server.list(self._group)
 
     async def get(self, name: str) -> Lease | None:
         """Get; see `LeaseClient.get`."""
@@ -236,7 +249,7 @@ class FakeLeaseClient:
         def tell(change: LeaseChange) -> None:
             if self._server.down or network.cut:
                 order.append(float("inf"))  # What is lost once breaks the stream.
-            if order[-1] != float("inf") and not network.silent_watch:
+            if order[-1] != float("inf") and not (network.silent_watch or network.blind):
                 order.append(max(order[-1], loop.time() + network.delay()))
                 loop.call_at(order[-1], arrived.put_nowait, change, context=contextvars.Context())
 

@@ -6,7 +6,6 @@ The same seed takes the same steps.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from lease_sharding.assign import shares
 from lease_sharding.errors import LeaseShardingError
 from lease_sharding.fence import Fence, OwnershipLost, ShardFence
 from lease_sharding.inflight import InFlight
-from lease_sharding.leases import SESSION, Names
+from lease_sharding.leases import SESSION, SHARD_COUNT, Lease, Names
 from lease_sharding.member import Member
 from lease_sharding.settings import Settings
 from lease_sharding.testing.referee import Referee, Right, Violation
@@ -24,12 +23,17 @@ from lease_sharding.testing.server import FakeLeaseClient, FakeLeaseServer, Netw
 from lease_sharding.testing.virtual import START, Actor, VirtualLoop
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS_PER_SHARD = 2
+"""Keys that the referee watches: as many as a group of twice the shards has shards."""
 SAMPLE = 0.25
 """Seconds between two looks of the referee, beside those at every gain and effect."""
 CALL_TIMEOUT = 3.0
 """Seconds that a call of a simulated worker takes at most; its margin at the fence."""
-SKEW = 0.002
-"""How much faster or slower a process's clock may run: 0.2 %, far more than a real one."""
+SKEW = 0.02
+"""How much faster or slower a process's clock may run: 2 %, a hundred times as much as a real one.
+
+Two such clocks tell ten seconds up to 0.4 s apart, which the margin of a second covers, and nothing else would.
+"""
 
 
 class Worker:
@@ -47,7 +51,7 @@ class Worker:
         """Begin to call."""
         assert isinstance(fence, ShardFence)
         self._draining.discard(shard)
-        right = self._rights[shard] = self._process.referee.gained(self._process.id, shard, fence)
+        right = self._rights[shard] = self._process.gained(shard, fence)
         self._tasks[shard] = asyncio.create_task(self._work(shard, right))
 
     def on_lost(self, shard: int) -> None:
@@ -61,26 +65,25 @@ class Worker:
         await self._inflight.idle(shard)
 
     async def _work(self, shard: int, right: Right) -> None:
-        chance, loop = self._process.chance, asyncio.get_running_loop()
+        chance = self._process.chance
         while shard not in self._draining:
             with self._inflight.running(shard):
                 try:
                     right.fence.check(CALL_TIMEOUT)
                 except OwnershipLost:
                     return
-                lands = chance.uniform(0.01, CALL_TIMEOUT)
-                # It is on its way: it lands even if the process is stopped or killed now.
-                loop.call_later(lands, self._process.land, right, context=contextvars.Context())
-                await asyncio.sleep(lands)
+                effect = self._process.referee.begin(right, margin=CALL_TIMEOUT)
+                await asyncio.sleep(chance.uniform(0.01, CALL_TIMEOUT))
                 while shard in self.stuck:  # noqa: ASYNC110 - a set that the simulation edits from outside.
                     await asyncio.sleep(0.5)
+                effect.returned = True
             await asyncio.sleep(chance.uniform(0.5, 4.0))
 
 
 class Process:
     """One simulated process with one member."""
 
-    def __init__(self, simulation: Simulation, name: str, number: int, settings: Settings) -> None:
+    def __init__(self, simulation: Simulation, name: str, number: int, settings: Settings, rate: float | None) -> None:
         self.name = name
         self.id = f"{name}/{number}"
         self.referee = simulation.referee
@@ -88,10 +91,12 @@ class Process:
         self.network = Network(chance=random.Random(f"{simulation.seed}/{self.id}/network"))  # noqa: S311 - likewise.
         self.actor = Actor(simulation.loop)
         self.worker = Worker(self)
+        self.settings = settings
         self.error: BaseException | None = None
         self.wall_jump = 0.0
+        self.healthy_since = simulation.loop.time()
         self._simulation = simulation
-        self._rate = 1 + self.chance.uniform(-SKEW, SKEW)
+        self._rate = rate or 1 + self.chance.uniform(-SKEW, SKEW)
         self._offset = self.chance.uniform(0, 1e6)
         self._ids = 0
         self.member = Member(
@@ -119,9 +124,14 @@ class Process:
         """Return the process's time of day, which may jump."""
         return EPOCH + timedelta(seconds=self._simulation.loop.time() + self.wall_jump)
 
-    def land(self, right: Right) -> None:
-        """Let an effect reach the store."""
-        self.referee.effect(right)
+    def gained(self, shard: int, fence: ShardFence) -> Right:
+        """Tell the referee of a gain."""
+        return self.referee.gained(self.id, shard, of=self.settings.shards, fence=fence)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing keeps it from working now."""
+        return not (self.actor.paused or self.worker.stuck or self.network.spoilt or self.error)
 
     async def _run(self) -> None:
         try:
@@ -147,10 +157,11 @@ class Simulation:
         self.names = Names(self.settings.group, self.settings.shards)
         self.loop = VirtualLoop()
         self.server = FakeLeaseServer(self.loop.time)
-        self.referee = Referee(self.settings.shards)
+        self.referee = Referee(KEYS_PER_SHARD * self.settings.shards, self.loop.time)
         self.processes: dict[str, Process] = {}
         self._started = 0
         self._leaving: dict[str, asyncio.Task[object]] = {}
+        self._disturbed = self.loop.time()
 
     def __enter__(self) -> Self:
         return self
@@ -160,11 +171,11 @@ class Simulation:
 
     # What happens to processes.
 
-    def start(self, name: str, *, settings: Settings | None = None) -> None:
-        """Start a process, if none of that name lives."""
+    def start(self, name: str, *, settings: Settings | None = None, rate: float | None = None) -> None:
+        """Start a process, if none of that name lives; `rate` is how fast its clock runs, at random by default."""
         if name not in self.processes:
             self._started += 1
-            self.processes[name] = Process(self, name, self._started, settings or self.settings)
+            self.processes[name] = Process(self, name, self._started, settings or self.settings, rate)
 
     def kill(self, name: str) -> None:
         """Kill a process (SIGKILL)."""
@@ -187,7 +198,43 @@ class Simulation:
         if name not in self._leaving:
             self._leaving[name] = process.actor.start(process.member.stop())
 
+    # What happens to Leases by hand: it may cost time, and it may cost the memory of epochs.
+
+    def edit(self, name: str, change: Callable[[Lease], Lease]) -> None:
+        """Change a Lease by hand."""
+        self._spoil(name)
+        self.server.edit(name, change)
+
+    def remove(self, name: str) -> None:
+        """Delete a Lease by hand."""
+        self._spoil(name)
+        self.server.remove(name)
+
+    def _spoil(self, name: str) -> None:
+        self._disturbed = self.loop.time()
+        if (shard := self.names.shard_of(name)) is not None:
+            self.referee.spoil_epochs(shard, of=self.settings.shards)
+
+    def restore_count(self) -> None:
+        """Make the shard count that of the simulation again, as an administrator does after a mistake."""
+        config = self.server.get(self.names.config)
+        if config is not None and config.annotations.get(SHARD_COUNT) != str(self.settings.shards):
+            for name in list(self.processes):
+                self.kill(name)
+            for name in list(self.server.leases):
+                self.remove(name)
+
     # Time, and judgement.
+
+    @property
+    def bound(self) -> float:
+        """Seconds for which a key may be unowned while some member is healthy and nobody edits Leases.
+
+        What is unsure is waited out for one session, and so is, before that, a member that died just now; whom a shard
+        is meant for may let its grace pass, and work that was drained may take its time.
+        """
+        settings = self.settings
+        return 2 * settings.session_duration + 2 * settings.take_grace + settings.drain_timeout
 
     def advance(self, seconds: float) -> None:
         """Let time pass under the referee's eyes.
@@ -200,6 +247,7 @@ class Simulation:
             self.loop.run_for(min(SAMPLE, left))
             self._bury()
             self.referee.owners()
+            self._judge_unowned()
             if self.referee.violation is not None:
                 raise self.referee.violation
 
@@ -229,10 +277,9 @@ class Simulation:
         """Tell whether each member owns its share, and everything is owned."""
         owners = list(self.referee.owners().values())
         wanted = shares(self.staying(), self.settings.shards) if self.staying() else {}
-        counts = {
-            name: owners.count(process.id) for name, process in self.processes.items() if name not in self._leaving
-        }
-        return counts == wanted
+        return all(
+            owners.count(self.processes[name].id) == KEYS_PER_SHARD * count for name, count in wanted.items()
+        ) and len(owners) == (KEYS_PER_SHARD * self.settings.shards if wanted else 0)
 
     def staying(self) -> list[str]:
         """Return the members that live and are not leaving."""
@@ -244,17 +291,14 @@ class Simulation:
         Raises:
             Violation: it does not.
         """
-        # What is unsure is waited out for one session, and so is, before that, a member that died just now.
-        settings = self.settings
-        bound = 2 * settings.session_duration + settings.take_grace + settings.drain_timeout
         began = owned = self.loop.time()
-        while self.loop.time() < began + bound:
+        while self.loop.time() < began + self.bound:
             self.advance(SAMPLE)
             owned = self.loop.time() if self.referee.unowned() else owned
         if self.referee.unowned():
-            raise Violation(f"shards are unowned {bound:g} s after all faults: {self.describe()}")
+            raise Violation(f"shards are unowned {self.bound:g} s after all faults: {self.describe()}")
         owned -= began
-        balanced = self.advance_until(self.is_balanced, within=12 * bound, what="shares are uneven")
+        balanced = self.advance_until(self.is_balanced, within=12 * self.bound, what="shares are uneven")
         self.advance(2 * self.settings.resync_interval)
         moves, writes, seconds = self.referee.moves, len(self.server.writes), 10 * self.settings.renew_interval
         self.advance(seconds)
@@ -262,6 +306,19 @@ class Simulation:
             raise Violation(f"shards move at rest: {self.describe()}")
         self._judge_writes(self.server.writes[writes:], seconds)
         return owned, balanced
+
+    def _judge_unowned(self) -> None:
+        """Check that nothing is unowned for too long, as far as this can be expected of anybody."""
+        now = self.loop.time()
+        if self.server.down:
+            self._disturbed = now
+        for name, process in self.processes.items():
+            if process.worker.stuck:  # A call that does not return keeps its shard, and nobody else may have it.
+                self._disturbed = now
+            if name in self._leaving or not process.healthy or process.settings is not self.settings:
+                process.healthy_since = now
+        healthy_since = min((process.healthy_since for process in self.processes.values()), default=now)
+        self.referee.judge_unowned(since=max(healthy_since, self._disturbed), bound=self.bound)
 
     def _judge_writes(self, writes: Sequence[object], seconds: float) -> None:
         """Check that members write renewals, and nothing else but the deletion of Leases that nobody needs."""
@@ -290,6 +347,4 @@ class Simulation:
             if process.task.done():
                 if not process.task.cancelled() and (error := process.task.exception()) is not None:
                     raise error
-                del self.processes[name]
-                self._leaving.pop(name, None)
-                self.referee.forget(process.id)
+                self.kill(name)
