@@ -12,7 +12,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale clean
+.PHONY: help setup parts demo test unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale bench-monorepo clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,10 @@ bench-sharding: $(READY) ## Measure three replicas: lease writes, handover, take
 bench-scale: $(READY) ## Measure one replica with 10,000 objects in 500 namespaces; takes minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
 	@$(BIN)/python bench/scale.py
+
+bench-monorepo: $(READY) ## Measure one commit for 1,000 objects on one repository; two minutes, ends with a line of JSON.
+	@$(PYTHON) tools/build.py sops kustomize >/dev/null
+	@$(BIN)/python bench/monorepo.py
 
 clean: ## Remove what the other targets made here; the cache of built parts stays.
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

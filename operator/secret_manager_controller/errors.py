@@ -42,6 +42,8 @@ class Reason(enum.StrEnum):
 
     KEY_UNAVAILABLE = "KeyUnavailable"
     """No SOPS key could be read; it may still be created."""
+    KEY_EXPIRES_SOON = "KeyExpiresSoon"
+    """A PGP key has expired or soon will: it decrypts as before, and nobody can encrypt for it any more."""
     DECRYPTION_FAILED = "DecryptionFailed"
     """A file could not be decrypted, or was changed after it was encrypted."""
     INVALID_DOCUMENT = "InvalidDocument"

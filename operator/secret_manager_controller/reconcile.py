@@ -90,11 +90,15 @@ class Progress:
     Attributes:
         settled_key: fingerprint of the revision and all else that decides the desired state.
         inputs_key: the same with the files that the object reads in place of the whole revision.
+        keys: the SOPS keys, once they were found.
+        key_namespaces: where they were looked for.
     """
 
     revision: str | None = None
     settled_key: str | None = None
     inputs_key: str | None = None
+    keys: KeyRing | None = None
+    key_namespaces: tuple[str, ...] = ()
 
 
 MAX_LOOKS = 50_000
@@ -175,7 +179,8 @@ class Reconciler:
         """Do steps 4-9 for a revision."""
         spec, me = request.spec, self.mark(request)
         progress.revision = revision.revision
-        keys = await self.keys.find(grants.key_namespaces)
+        progress.key_namespaces = grants.key_namespaces
+        progress.keys = keys = await self.keys.find(grants.key_namespaces)
         progress.settled_key = settled_key(request, revision, keys)
         provider, store = await self.stores.open(spec, grants)
         observed: ObservedState | None = None

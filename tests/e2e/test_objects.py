@@ -7,7 +7,7 @@ from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.annotations import FINALIZER
 from secret_manager_controller.testing.aws_auth import web_identity_token
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
-from secret_manager_controller.testing.tenants import ENV, conditions
+from secret_manager_controller.testing.tenants import ENV, YAML, conditions
 
 pytestmark = [pytest.mark.real]
 
@@ -447,3 +447,21 @@ def test_what_is_not_implemented_is_named_and_nothing_is_done(stack, tenant, spe
     assert message(status).startswith(f"not implemented in this version: {field}")
     assert "Stalled" in conditions(status)
     assert tenant.calls() == []
+
+
+def test_any_secret_with_the_label_is_a_key_beside_the_others(stack, tenant, encrypt):
+    """So a key is rotated: files for the old and the new one are read as long as both Secrets are there."""
+    old, new = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+    stack.create_secret(tenant.namespace, "sops-private-key", {"private-key": str(old).encode()})
+    stack.create_secret(tenant.namespace, "keys-of-2026", {"age.agekey": str(new).encode()})
+    label = {"metadata": {"labels": {"secret-management.microscaler.io/sops-key": "true"}}}
+    stack.patch(SECRETS.url(tenant.namespace, "keys-of-2026"), label)
+    tenant.commit(
+        {
+            ENV: encrypt("OLD=1\n", str(old.to_public())),
+            YAML: encrypt("NEW: two\n", str(new.to_public()), kind="yaml"),
+        }
+    )
+    tenant.apply()
+    tenant.ready()
+    assert tenant.values() == {"OLD": b"1", "NEW": b"two"}

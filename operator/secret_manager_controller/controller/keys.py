@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Iterator, Mapping
 
-from secret_manager_controller.controller.secrets import SecretData, SecretReader, parse_secret
+from secret_manager_controller.controller.secrets import ForbiddenSecretError, SecretData, SecretReader, parse_secret
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import PermanentError, Reason
+from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.kube import SECRETS, KubeClient, KubeError
+from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.secret import HashKey
 
 SOPS_SECRET_NAMES = ("sops-private-key", "sops-gpg-key", "gpg-key")
 SOPS_DATA_KEYS = ("private-key", "key", "gpg-key")
+SOPS_DATA_SUFFIXES = (".agekey", ".asc")
+"""How Flux names the data keys of its decryption Secrets."""
+SOPS_KEY_LABEL = f"{GROUP}/sops-key"
+"""On a Secret of any name, with the value "true": it holds SOPS keys."""
 
 HASH_KEY_SECRET = "secret-manager-controller-hash-key"  # noqa: S105 - a name.
 HASH_KEY_DATA = "key"
@@ -29,37 +35,74 @@ class KeyRings:
     async def find(self, namespaces: tuple[str, ...]) -> KeyRing:
         """Return the keys of the first namespace that has any; an empty ring if none has.
 
+        A namespace's keys are those of all its Secrets with the label, and of those with a documented name. One whose
+        Secrets the controller may not read counts as one without: the ring then says so.
+
         Args:
             namespaces: the object's own first, so that its keys win over the controller's.
 
         Raises:
-            RetryableError: KeyUnavailable: a Secret could not be read.
-            PermanentError: KeyUnavailable or InvalidDocument: a Secret holds no usable key.
+            RetryableError: KeyUnavailable: the API server did not answer.
+            PermanentError: KeyUnavailable: a Secret holds no usable key.
         """
+        unreadable: list[str] = []
         for namespace in namespaces:
-            found = [
-                secret
-                for name in SOPS_SECRET_NAMES
-                if (secret := await self._reader.read(namespace, name, unavailable=Reason.KEY_UNAVAILABLE)) is not None
-            ]
+            found, forbidden = await self._secrets(namespace)
             if found:
                 return self._ring(namespace, found)
-        return KeyRing.parse(())
+            if forbidden:
+                unreadable.append(namespace)
+        return KeyRing(unreadable=tuple(unreadable))
 
-    def _ring(self, namespace: str, found: list[SecretData]) -> KeyRing:
-        identities = tuple(secret.identity for secret in found)
+    async def _secrets(self, namespace: str) -> tuple[dict[str, SecretData], bool]:
+        """Return a namespace's key Secrets by name, and whether some could not be looked at."""
+        labelled = await self._reader.labelled(namespace, SOPS_KEY_LABEL, unavailable=Reason.KEY_UNAVAILABLE)
+        found, forbidden = dict(labelled or {}), False
+        for name in SOPS_SECRET_NAMES:
+            if name in found:
+                continue
+            try:
+                secret = await self._reader.read(namespace, name, unavailable=Reason.KEY_UNAVAILABLE)
+            except ForbiddenSecretError:
+                forbidden = True
+                continue
+            if secret is not None:
+                found[name] = secret
+        return found, forbidden
+
+    def _ring(self, namespace: str, found: Mapping[str, SecretData]) -> KeyRing:
+        identities = tuple(secret.identity for _, secret in sorted(found.items()))
         parsed = self._parsed.get(namespace)
         if parsed is None or parsed[0] != identities:
-            materials = [secret.data[key] for secret in found for key in SOPS_DATA_KEYS if key in secret.data]
-            if not materials:
-                raise PermanentError(
-                    Reason.KEY_UNAVAILABLE,
-                    f"the SOPS key Secret of namespace {namespace!r} has none of the data keys "
-                    f"{', '.join(SOPS_DATA_KEYS)}",
-                )
+            materials = [
+                material for name, secret in sorted(found.items()) for material in _materials(namespace, name, secret)
+            ]
             parsed = (identities, KeyRing.parse(materials))
             self._parsed[namespace] = parsed
         return parsed[1]
+
+
+def _materials(namespace: str, name: str, secret: SecretData) -> Iterator[bytes]:
+    """Yield a Secret's keys, each of which is one.
+
+    Raises:
+        PermanentError: KeyUnavailable: it has none, or one that is none; the message names it.
+    """
+    keys = [key for key in secret.data if key in SOPS_DATA_KEYS or key.endswith(SOPS_DATA_SUFFIXES)]
+    if not keys:
+        wanted = ", ".join((*SOPS_DATA_KEYS, *(f"*{suffix}" for suffix in SOPS_DATA_SUFFIXES)))
+        message = f"the SOPS key Secret {namespace}/{name} has none of the data keys {wanted}"
+        raise PermanentError(Reason.KEY_UNAVAILABLE, message)
+    for key in keys:
+        problem = None
+        try:
+            KeyRing.parse([secret.data[key]])
+        except PermanentError as error:
+            problem = error.message.removeprefix("SOPS key 1 ")
+        if problem is not None:
+            told = f"data key {foreign(repr(key))} of the SOPS key Secret {namespace}/{name} {problem}"
+            raise PermanentError(Reason.KEY_UNAVAILABLE, told)
+        yield secret.data[key]
 
 
 async def load_hash_key(kube: KubeClient, namespace: str) -> HashKey:

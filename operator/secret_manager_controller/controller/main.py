@@ -28,6 +28,7 @@ from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
 from secret_manager_controller.controller.keys import KeyRings, load_hash_key
+from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.owners import ClusterOwners
@@ -88,6 +89,7 @@ class Parts:
     work: OwnedWork
     metrics: Metrics
     kinds: Kinds
+    waiting: KeyWaiters
 
 
 @asynccontextmanager
@@ -128,6 +130,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
+        keys = KeyRings(reader)
+        waiting = KeyWaiters(keys, queue.add)
         decryptor = Decryptor(hash_key)
         reconciler = Reconciler(
             source=FluxSource(
@@ -136,7 +140,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
                 cache=snapshots,
                 allowed_hosts=settings.artifact_hosts,
             ),
-            keys=KeyRings(reader),
+            keys=keys,
             stores=stores,
             owners=ClusterOwners(kube, cluster),
             renderer=Renderer(decryptor, Kustomize(decryptor, binary=settings.kustomize_binary)),
@@ -152,8 +156,10 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         )
         metrics.queue_depth.set_function(lambda: len(queue))
         metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
-        worker = Worker(kube=kube, reconciler=reconciler, queue=queue, metrics=metrics, gone=dispatcher.forget)
-        yield Parts(queue, worker, dispatcher, Sweeper(kube, dispatcher, kinds), member, work, metrics, kinds)
+        worker = Worker(
+            kube=kube, reconciler=reconciler, queue=queue, metrics=metrics, gone=dispatcher.forget, waiting=waiting
+        )
+        yield Parts(queue, worker, dispatcher, Sweeper(kube, dispatcher, kinds), member, work, metrics, kinds, waiting)
 
 
 def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
@@ -195,6 +201,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         sweeps = parts.sweeper.run(settings.sweep_interval, started=started)
         background.append(asyncio.create_task(sweeps, name="sweeper"))
         background.append(asyncio.create_task(_take_part(parts), name="membership"))
+        background.append(asyncio.create_task(parts.waiting.run(), name="key watch"))
         workers = [asyncio.create_task(_work(parts), name=f"worker-{number}") for number in range(settings.workers)]
         logger.info(
             "Started",

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lease_sharding.fence import Fence, OwnershipLost
-from secret_manager_controller.controller.events import Told, changes_told, event_of, publish, warnings_of
+from secret_manager_controller.controller.events import Told, changes_told, event_of, expiry_of, publish, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
+from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
 from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_POLICY, FINALIZER, RECONCILE
@@ -62,6 +64,7 @@ class Worker:
         queue: WorkQueue,
         metrics: Metrics,
         gone: Callable[[str], None],
+        waiting: KeyWaiters,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Make a worker.
@@ -72,6 +75,7 @@ class Worker:
             queue: where keys come from and go back to.
             metrics: counts reconciles and secrets.
             gone: told the key of an object that does not exist any more.
+            waiting: told which objects need other SOPS keys.
             now: the time of day for status and Events.
         """
         self._kube = kube
@@ -79,6 +83,7 @@ class Worker:
         self._queue = queue
         self._metrics = metrics
         self._gone = gone
+        self._waiting = waiting
         self._now = now
 
     async def process(self, key: str, fence: Fence) -> None:
@@ -94,6 +99,7 @@ class Worker:
             body = await api.get(object_path(key))
             if body is None:
                 self._gone(key)
+                self._waiting.forget(key)
             elif body["metadata"].get("deletionTimestamp") is not None:
                 await self._finalize(api, key, body)
             else:
@@ -141,12 +147,14 @@ class Worker:
             settled_key=progress.settled_key,
             inputs_key=progress.inputs_key,
             store_calls=store_calls,
+            expiring=expiry_told(progress.keys, now=self._now()),
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
         self._record(key, outcome, status, time.monotonic() - started)
-        for event in (event_of(previous, status, outcome.report), *warnings):
+        for event in (event_of(previous, status, outcome.report), *warnings, *expiry_of(previous, status)):
             await self._tell(api, body, event)
+        self._waiting.note(key, outcome.problem, progress)
         self._schedule(key, outcome.problem, interval)
 
     async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
@@ -275,6 +283,15 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
         look=annotations_of(body).get(RECONCILE) not in {None, previous.last_handled_reconcile_at},
     )
+
+
+def expiry_told(keys: KeyRing | None, *, now: datetime) -> str | None:
+    """Return what is said of keys that expire: empty if none does, None if there are no keys to say it of."""
+    if keys is None:
+        return None
+    expiring = keys.expiring(now.timestamp())
+    advice = "; extend it or make another, and encrypt the files for that (`sops updatekeys`)" if expiring else ""
+    return "; ".join(expiring) + advice
 
 
 def _nothing_to_lose(problem: ControllerError, previous: Status) -> bool:

@@ -78,7 +78,7 @@ class DataKeys:
                 DecryptionFailed if the keys are not the file's.
         """
         if not keys and any(_usable(entry) for group in metadata.groups for entry in group):
-            raise _no_keys(metadata)
+            raise _no_keys(metadata, keys)
         attempt = _Attempt(keys, self._gpg, self._cache)
         parts: list[bytes] = []
         for group in metadata.groups:
@@ -170,12 +170,12 @@ def _usable(entry: WrappedKey) -> bool:
     return entry.kind == "pgp" or (entry.kind == "age" and age.kind_of(entry.recipient) is None)
 
 
-def _no_keys(metadata: Metadata) -> RefusedError:
-    return RefusedError(
-        Reason.KEY_UNAVAILABLE,
-        f"it is encrypted for {_recipients(metadata)}, and there is no SOPS key; create the Secret that holds one",
-        retryable=True,
-    )
+def _no_keys(metadata: Metadata, keys: KeyRing) -> RefusedError:
+    message = f"it is encrypted for {_recipients(metadata)}, and there is no SOPS key; create the Secret that holds one"
+    if keys.unreadable:
+        where = " and ".join(map(repr, keys.unreadable))
+        message += f", or let the controller read it: it may not `get` the key Secrets of namespace {where}"
+    return RefusedError(Reason.KEY_UNAVAILABLE, message, retryable=True)
 
 
 def _not_for_us(metadata: Metadata, keys: KeyRing, problems: Sequence[str], parts: int) -> RefusedError:

@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from secret_manager_controller.decrypt import age, openpgp
 from secret_manager_controller.decrypt.openpgp import Protection, SecretKey
@@ -21,16 +22,24 @@ _EXPECTED = (
 _PGP_BEGIN = f"-----BEGIN {openpgp.PRIVATE_KEY_BLOCK}-----"
 _PGP_END = f"-----END {openpgp.PRIVATE_KEY_BLOCK}-----"
 
+EXPIRY_NOTICE = 30 * 86_400.0
+"""Seconds ahead: time enough to make a key, and to encrypt every file for it."""
+
 # Separates the data-key cache of one process: see `KeyRing.seal`.
 _PROCESS_KEY = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KeyRing:
-    """The private keys that one object may decrypt with. Never printed or pickled."""
+    """The private keys that one object may decrypt with. Never printed or pickled.
+
+    Attributes:
+        unreadable: namespaces that may have keys, which the controller may not read; for messages.
+    """
 
     age: tuple[age.AgeIdentity, ...] = ()
     pgp: tuple[SecretKey, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, materials: Iterable[bytes]) -> KeyRing:
@@ -66,6 +75,20 @@ class KeyRing:
         names += [f"PGP {key.fingerprint}" for key in self.pgp]
         return tuple(dict.fromkeys(names))
 
+    def expiring(self, now: float) -> tuple[str, ...]:
+        """Return a sentence's end for each PGP key that has expired or soon will.
+
+        An expired key decrypts as before; what nobody can do any more is encrypt for it.
+
+        Args:
+            now: seconds since 1970.
+        """
+        return tuple(
+            f"PGP key {key.fingerprint} {'expired' if key.expires <= now else 'expires'} on {_day(key.expires)}"
+            for key in self.pgp
+            if key.expires is not None and key.expires - now < EXPIRY_NOTICE
+        )
+
     @property
     def id(self) -> str:
         """32 hex digits that name this set of keys, whatever their order: a hash of public parts.
@@ -85,6 +108,10 @@ class KeyRing:
         parts = sorted([identity.secret.encode() for identity in self.age] + [key.packets for key in self.pgp])
         framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(_PROCESS_KEY, framed, "sha256")
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
 class _Material:

@@ -12,6 +12,7 @@ import base64
 import binascii
 import enum
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ ANY_KEY_ID = "0" * 16
 
 MAX_PACKETS = 4096
 
+_SIGNATURE = 2
+_SELF_SIGNATURES = frozenset({0x10, 0x11, 0x12, 0x13, 0x1F})
+_BINDINGS = frozenset({0x18})
+_MADE, _LIFETIME = 2, 9
 _SESSION_KEY, _SECRET_KEY, _PUBLIC_KEY, _SECRET_SUBKEY, _MARKER = 1, 5, 6, 7, 10
 
 # Public-key algorithm → its public fields: integers (m), length-prefixed octets (o).
@@ -62,12 +67,14 @@ class SecretKey:
         fingerprint: of the primary key, upper-case hex.
         key_ids: of the keys that can decrypt and are in here without a passphrase.
         protections: of every key that could decrypt if its secret part can be used.
+        expires: when nobody can encrypt for it any more, in seconds since 1970; None if that is never.
     """
 
     packets: bytes
     fingerprint: str
     key_ids: frozenset[str]
     protections: frozenset[Protection]
+    expires: float | None = None
 
 
 def dearmor(text: str, block: str) -> list[bytes]:
@@ -142,7 +149,9 @@ def secret_keys(data: bytes) -> list[SecretKey]:
 def _secret_key(packets: list[tuple[int, bytes]]) -> SecretKey:
     key_ids, protections = set(), set()
     fingerprint = ""
-    for tag, body in packets:
+    primary_end = math.inf
+    ends: list[float] = []
+    for number, (tag, body) in enumerate(packets):
         if tag not in (_SECRET_KEY, _SECRET_SUBKEY):
             continue
         if not body or body[0] != 4:
@@ -154,7 +163,11 @@ def _secret_key(packets: list[tuple[int, bytes]]) -> SecretKey:
             continue  # A subkey that the primary key's owner has besides usable ones.
         own = _fingerprint(body[:public_length])
         fingerprint = fingerprint or own
+        end = _end(body, packets[number + 1 :], tag)
+        if tag == _SECRET_KEY:
+            primary_end = end
         if body[5] in _DECRYPTING:
+            ends.append(min(end, primary_end))
             protection = _protection(body[public_length:])
             protections.add(protection)
             if protection is Protection.NONE:
@@ -164,7 +177,43 @@ def _secret_key(packets: list[tuple[int, bytes]]) -> SecretKey:
         fingerprint=fingerprint,
         key_ids=frozenset(key_ids),
         protections=frozenset(protections),
+        expires=None if max(ends, default=math.inf) == math.inf else max(ends),
     )
+
+
+def _end(key: bytes, following: list[tuple[int, bytes]], tag: int) -> float:
+    """Return when a key expires, by the newest signature of its owner; infinite if never (RFC 4880, 5.2.3.6)."""
+    kinds = _SELF_SIGNATURES if tag == _SECRET_KEY else _BINDINGS
+    newest, lifetime = -1, 0
+    for other, body in following:
+        if other in (_SECRET_KEY, _SECRET_SUBKEY):
+            break
+        if other == _SIGNATURE and len(body) > 6 and body[0] == 4 and body[1] in kinds:
+            fields = dict(_subpackets(body[6 : 6 + int.from_bytes(body[4:6], "big")]))
+            made = int.from_bytes(fields.get(_MADE, b""), "big")
+            if made >= newest:
+                newest, lifetime = made, int.from_bytes(fields.get(_LIFETIME, b""), "big")
+    return int.from_bytes(key[1:5], "big") + lifetime if lifetime else math.inf
+
+
+def _subpackets(area: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of a signature's subpackets; what ends early ends the list."""
+    at = 0
+    while at < len(area):
+        at, length = _subpacket_length(area, at)
+        if length == 0 or at + length > len(area):
+            return
+        yield area[at] & 0x7F, area[at + 1 : at + length]  # The highest bit says that it is critical.
+        at += length
+
+
+def _subpacket_length(area: bytes, at: int) -> tuple[int, int]:
+    first = area[at]
+    if first == 255:
+        return at + 5, int.from_bytes(area[at + 1 : at + 5], "big")
+    if first >= 192:
+        return at + 2, ((first - 192) << 8) + int.from_bytes(area[at + 1 : at + 2], "big") + 192
+    return at + 1, first
 
 
 def _public_length(body: bytes) -> int | None:

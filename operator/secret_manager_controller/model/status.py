@@ -17,6 +17,7 @@ from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import SecretName, SourceHash, Version
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
+KEY_EXPIRING = "KeyExpiring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Attempt:
         settled_key: see `Status`, once it was known.
         inputs_key: likewise.
         store_calls: see `Status`.
+        expiring: what is told of SOPS keys that expire, empty if none does; None if the keys were not looked at.
     """
 
     generation: int
@@ -107,6 +109,7 @@ class Attempt:
     settled_key: str | None = None
     inputs_key: str | None = None
     store_calls: int = 0
+    expiring: str | None = None
 
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
@@ -216,7 +219,13 @@ def _conditions(
     if error is not None:
         retried = isinstance(error, RetryableError) or error.reason is Reason.INTERNAL_ERROR
         wanted.append((RECONCILING if retried else STALLED, "True"))
-    return tuple(_condition(previous, attempt, kind, status, reason, message, stamp) for kind, status in wanted)
+    told = [_condition(previous, attempt, kind, status, reason, message, stamp) for kind, status in wanted]
+    if attempt.expiring:
+        warning = Reason.KEY_EXPIRES_SOON, attempt.expiring
+        told.append(_condition(previous, attempt, KEY_EXPIRING, "True", *warning, stamp))
+    elif attempt.expiring is None and (before := previous.condition(KEY_EXPIRING)) is not None:
+        told.append(before)
+    return tuple(told)
 
 
 def _condition(

@@ -7,10 +7,12 @@ import pytest
 
 from secret_manager_controller.controller.keys import HASH_KEY_SECRET, KeyRings, load_hash_key
 from secret_manager_controller.controller.secrets import SECRET_TTL, SecretReader
+from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import SECRETS, KubeError
 
 OWN, SYSTEM = "team-a", "microscaler-system"
+LABEL = "secret-management.microscaler.io%2Fsops-key%3Dtrue"
 
 
 class Clock:
@@ -28,6 +30,33 @@ def clock():
 @pytest.fixture
 def reader(kube, clock):
     return SecretReader(kube, clock=clock)
+
+
+@pytest.fixture
+def labelled(kube):
+    """Return a function that makes a namespace's Secrets with the label; the API server's own selection stands aside."""
+
+    def say(namespace, **secrets):
+        items = [
+            {
+                "metadata": {"namespace": namespace, "name": name, "uid": name, "resourceVersion": str(number)},
+                "data": {key.replace("_", "-"): base64.b64encode(value).decode() for key, value in data.items()},
+            }
+            for number, (name, data) in enumerate(secrets.items())
+        ]
+        kube.objects[f"{SECRETS.url(namespace)}?labelSelector={LABEL}&limit=51"] = {"metadata": {}, "items": items}
+
+    return say
+
+
+def forbid(kube, *paths):
+    """Let the API server refuse paths, or all of them."""
+
+    def refuse(verb, path):
+        if not paths or any(part in path for part in paths):
+            raise KubeError(403, "forbidden")
+
+    kube.refuse = refuse
 
 
 def put(kube, namespace, name, **data):
@@ -68,7 +97,71 @@ async def test_without_any_key_the_ring_is_empty(reader):
 
 async def test_a_secret_without_a_documented_data_key_is_told(kube, reader):
     put(kube, OWN, "sops-private-key", identity=b"x")
-    with pytest.raises(PermanentError, match="none of the data keys private-key, key, gpg-key"):
+    with pytest.raises(
+        PermanentError, match=r"team-a/sops-private-key has none of the data keys private-key, key, gpg"
+    ):
+        await KeyRings(reader).find((OWN, SYSTEM))
+
+
+async def test_every_secret_with_the_label_counts_whatever_its_name(kube, reader, labelled):
+    (first, one), (second, two), (third, three), (named, four) = (identity() for _ in range(4))
+    labelled(OWN, blue={"private_key": first}, green={"identity.agekey": second, "notes": b"not a key", "key": third})
+    put(kube, OWN, "gpg-key", key=named)
+    put(kube, SYSTEM, "sops-private-key", private_key=identity()[0])
+    assert sorted(recipients(await KeyRings(reader).find((OWN, SYSTEM)))) == sorted([one, two, three, four])
+
+
+async def test_where_listing_is_forbidden_the_documented_names_are_read(kube, reader):
+    key, recipient = identity()
+    put(kube, OWN, "sops-gpg-key", key=key)
+    forbid(kube, "labelSelector")
+    assert recipients(await KeyRings(reader).find((OWN, SYSTEM))) == [recipient]
+
+
+async def test_where_reading_is_forbidden_the_controllers_keys_are_used(kube, reader):
+    key, recipient = identity()
+    put(kube, SYSTEM, "sops-private-key", private_key=key)
+    forbid(kube, f"/namespaces/{OWN}/")
+    assert recipients(await KeyRings(reader).find((OWN, SYSTEM))) == [recipient]
+    assert await KeyRings(reader).find((OWN,)) == KeyRing(unreadable=(OWN,))
+
+
+async def test_a_refusal_is_kept_for_a_moment_too(kube, reader, clock):
+    forbid(kube)
+    rings = KeyRings(reader)
+    await rings.find((OWN,))
+    await rings.find((OWN,))
+    assert len(kube.done("get")) == 4
+    kube.refuse = lambda verb, path: None
+    key, recipient = identity()
+    put(kube, OWN, "sops-private-key", private_key=key)
+    clock.now = SECRET_TTL
+    assert recipients(await rings.find((OWN,))) == [recipient]
+
+
+async def test_an_outage_is_no_refusal(kube, reader):
+    def refuse(verb, path):
+        if "labelSelector" in path:
+            raise KubeError(500, "no answer")
+
+    kube.refuse = refuse
+    with pytest.raises(RetryableError, match="cannot list Secrets of team-a with the label") as caught:
+        await KeyRings(reader).find((OWN, SYSTEM))
+    assert caught.value.reason is Reason.KEY_UNAVAILABLE
+
+
+async def test_a_secret_that_holds_no_key_is_named_and_not_shown(reader, labelled):
+    labelled(OWN, blue={"private_key": identity()[0]}, green={"x.asc": b"canary"})
+    with pytest.raises(
+        PermanentError, match=r"data key 'x.asc' of the SOPS key Secret team-a/green is no key"
+    ) as caught:
+        await KeyRings(reader).find((OWN, SYSTEM))
+    assert "canary" not in caught.value.message
+
+
+async def test_more_keys_than_anybody_has_are_refused(reader, labelled):
+    labelled(OWN, **{f"s{number}": {"key": b""} for number in range(51)})
+    with pytest.raises(PermanentError, match="more than 50 Secrets of team-a have the label"):
         await KeyRings(reader).find((OWN, SYSTEM))
 
 
@@ -77,7 +170,7 @@ async def test_a_changed_key_is_seen_after_its_time_and_not_read_before(kube, re
     put(kube, OWN, "sops-private-key", private_key=identity()[0])
     await rings.find((OWN,))
     await rings.find((OWN,))
-    assert len(kube.done("get")) == 3  # One for each documented name.
+    assert len(kube.done("get")) == 4  # One for each documented name, and one for the label.
     key, recipient = identity()
     put(kube, OWN, "sops-private-key", private_key=key)
     clock.now = SECRET_TTL

@@ -9,6 +9,7 @@ import pytest
 
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.controller import worker as worker_module
+from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.worker import Worker, object_path
@@ -46,10 +47,12 @@ class Reconciler:
         self.outcome = SYNCED
         self.cleanup_outcome = SYNCED
         self.requests = []
+        self.progress_keys = None
 
     async def reconcile(self, request, fence, progress):
         self.requests.append(request)
         progress.revision, progress.settled_key = "main@sha1:1", "settled"
+        progress.keys, progress.key_namespaces = self.progress_keys, ("team-a",)
         return await self._give(self.outcome)
 
     async def cleanup(self, request, fence):
@@ -75,9 +78,10 @@ class Bench:
         self.fence = SoleMemberFence()
         self.metrics = Metrics()
         self.gone = []
+        self.waiting = KeyWaiters(self, self.queue.add)
         self.worker = Worker(
             kube=kube, reconciler=self.reconciler, queue=self.queue, metrics=self.metrics,
-            gone=self.gone.append, now=lambda: NOW,
+            gone=self.gone.append, waiting=self.waiting, now=lambda: NOW,
         )  # fmt: skip
 
     def put(self, *, spec=None, status=None, **metadata):
@@ -366,3 +370,37 @@ async def test_a_deleted_object_without_our_finalizer_is_not_ours_to_touch(bench
     bench.put(deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["another/finalizer"])
     await bench.process()
     assert bench.kube.requests == [("get", PATH)]
+
+
+class Expiring:
+    """A key ring of which one key expires."""
+
+    id = "ring"
+
+    def expiring(self, now):
+        assert now == NOW.timestamp()
+        return ("PGP key A expires on 2026-02-01",)
+
+
+async def test_keys_that_expire_are_told_once_and_stay_in_the_status(bench):
+    bench.put()
+    bench.reconciler.progress_keys = Expiring()
+    await bench.process()
+    await bench.process()
+    (condition,) = [each for each in bench.status["conditions"] if each["type"] == "KeyExpiring"]
+    assert condition["message"] == (
+        "PGP key A expires on 2026-02-01; extend it or make another, and encrypt the files for that (`sops updatekeys`)"
+    )
+    told = [event for event in bench.events() if event["reason"] == "KeyExpiresSoon"]
+    assert [event["type"] for event in told] == ["Warning"]
+
+
+async def test_who_fails_for_want_of_a_key_waits_for_others_until_it_is_gone(bench):
+    bench.put()
+    bench.reconciler.progress_keys = Expiring()
+    bench.reconciler.outcome = PermanentError(Reason.DECRYPTION_FAILED, "failed")
+    await bench.process()
+    assert len(bench.waiting) == 1
+    del bench.kube.objects[PATH]
+    await bench.process()
+    assert len(bench.waiting) == 0

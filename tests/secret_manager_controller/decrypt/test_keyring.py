@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -131,3 +132,15 @@ def test_private_keys_are_not_printed_pickled_or_compared_away(age_ring: KeyRing
             pickle.dumps(holder)
         with pytest.raises(TypeError):
             copy.copy(holder)
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [(-1, ["expired on 1999-12-31"]), (0, ["expired on 2000-01-01"]), (29, ["expires on 2000-01-30"]), (31, [])],
+)
+def test_keys_that_expire_are_told_a_month_ahead(pgp_ring: KeyRing, days: int, told: list[str]) -> None:
+    now = 946_684_800.0  # 2000-01-01.
+    (key,) = pgp_ring.pgp
+    ring = KeyRing(pgp=(dataclasses.replace(key, expires=now + days * 86_400),))
+    assert list(ring.expiring(now)) == [f"PGP key {key.fingerprint} {words}" for words in told]
+    assert pgp_ring.expiring(now) == ()

@@ -51,6 +51,52 @@ def test_a_primary_key_may_stay_at_home(gnupg: Any, fingerprint: str) -> None:
     assert len(key.key_ids) == 1
 
 
+DAY = 86_400
+
+
+def test_a_key_that_never_expires_says_nothing(gnupg: Any, fingerprint: str) -> None:
+    (key,) = openpgp.secret_keys(content(gnupg.export(fingerprint)))
+    assert key.expires is None
+
+
+@pytest.mark.parametrize(
+    ("primary", "subkeys", "days"),
+    [
+        pytest.param("10d", ["never"], 10, id="primary"),
+        pytest.param("never", ["20d"], 20, id="subkey"),
+        pytest.param("30d", ["20d", "5d"], 20, id="the last subkey counts"),
+        pytest.param("7d", ["20d"], 7, id="no subkey outlives the primary key"),
+    ],
+)
+def test_expiry_is_when_nobody_can_encrypt_any_more(
+    gnupg: Any, primary: str, subkeys: list[str], days: int, request: pytest.FixtureRequest
+) -> None:
+    name = f"{request.node.callspec.id.replace(' ', '.')}@example.test"
+    gnupg.run("--quick-gen-key", name, "ed25519", "cert", primary, passphrase="")
+    listing = gnupg.run("--list-keys", "--with-colons", f"={name}").decode().splitlines()
+    fields = [line.split(":") for line in listing]
+    fingerprint = next(field[9] for field in fields if field[0] == "fpr")
+    for expiry in subkeys:
+        gnupg.run("--quick-add-key", fingerprint, "cv25519", "encr", expiry, passphrase="")
+    (key,) = openpgp.secret_keys(content(gnupg.export(fingerprint)))
+    made = int(fields[1][5] if fields[0][0] == "tru" else fields[0][5])
+    assert key.expires is not None
+    assert abs(key.expires - made - days * DAY) < 60
+
+
+def test_the_newest_signature_decides(gnupg: Any) -> None:
+    """Whoever extends a key signs anew, and the old signature stays."""
+    fingerprint = gnupg.make("extended@example.test")
+    gnupg.run("--quick-set-expire", fingerprint, "3d")
+    (before,) = openpgp.secret_keys(content(gnupg.export(fingerprint)))
+    # A signature of the same second does not replace one; GnuPG waits or takes the next second by itself.
+    gnupg.run("--quick-set-expire", fingerprint, "9d")
+    (after,) = openpgp.secret_keys(content(gnupg.export(fingerprint)))
+    assert before.expires is not None
+    assert after.expires is not None
+    assert round((after.expires - before.expires) / DAY) == 6
+
+
 def test_several_keys_stand_in_one_block(gnupg: Any, fingerprint: str) -> None:
     other = gnupg.make("several@example.test")
     keys = openpgp.secret_keys(content(gnupg.run("--armor", "--export-secret-keys", fingerprint, other)))

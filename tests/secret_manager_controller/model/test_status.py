@@ -1,5 +1,6 @@
 """Status: what is written after each outcome, and what survives a malformed one."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -143,3 +144,25 @@ def test_the_store_calls_of_the_last_reconcile_are_told_whatever_came_of_it():
         )
         assert status.as_json()["lastStoreCalls"] == 3
         assert parse_status(status.as_json()).store_calls == 3
+
+
+def test_keys_that_expire_are_a_condition_of_their_own_that_stays_until_they_are_looked_at_again():
+    expiring = replace(ATTEMPT, expiring="PGP key A expires on 2026-02-01")
+    first = summarize(Status(), expiring, report(), now=T0)
+    assert conditions_of(first)["Ready"] == ("True", "ReconciliationSucceeded")
+    assert conditions_of(first)["KeyExpiring"] == ("True", "KeyExpiresSoon")
+    unseen = summarize(first, ATTEMPT, RetryableError(Reason.SOURCE_NOT_READY, "m"), now=T1)
+    assert unseen.condition("KeyExpiring") == first.condition("KeyExpiring")
+    again = summarize(unseen, expiring, None, now=T1)
+    assert again.condition("KeyExpiring") == first.condition("KeyExpiring")
+    mended = summarize(again, replace(ATTEMPT, expiring=""), None, now=T1)
+    assert mended.condition("KeyExpiring") is None
+    assert parse_status(first.as_json()) == first
+
+
+def test_a_commit_that_touches_nothing_counts_as_applied():
+    first = summarize(Status(), replace(ATTEMPT, inputs_key="inputs"), report(), now=T0)
+    second = summarize(first, Attempt(3, revision="main@sha1:def", settled_key="key-2"), None, now=T1)
+    assert (second.last_applied_revision, second.settled_key, second.inputs_key) == (
+        "main@sha1:def", "key-2", "inputs",
+    )  # fmt: skip
