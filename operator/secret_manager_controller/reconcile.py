@@ -65,6 +65,7 @@ class Request:
         inputs_key: what status recorded of the inputs, see `Progress`.
         confirm_prune: the revision at which the user lets many secrets go, or None.
         look: whether the user asked for this reconcile, so that the store is looked at in any case.
+        since: by the monotonic clock: a look at the store from then on is new enough; None asks for a new one.
     """
 
     namespace: str
@@ -76,6 +77,7 @@ class Request:
     inputs_key: str | None = None
     confirm_prune: str | None = None
     look: bool = False
+    since: float | None = None
 
     @property
     def key(self) -> str:
@@ -204,7 +206,7 @@ class Reconciler:
         recorded = frozenset(request.inventory)
         names = recorded | desired.secrets.keys()
         if observed is None or names != recorded:
-            observed = await provider.observe(names, mark=me)
+            observed = await provider.observe(names, mark=me, since=request.since)
             self.looks.record(request.key)
         plan = await self._plan(request, revision, desired, observed, provider, store)
         return Prepared(plan, provider, store, revision)
@@ -244,7 +246,7 @@ class Reconciler:
         return OwnerMark(self.cluster, request.key)
 
     async def _look(self, request: Request, provider: Provider) -> ObservedState:
-        observed = await provider.observe(frozenset(request.inventory), mark=self.mark(request))
+        observed = await provider.observe(frozenset(request.inventory), mark=self.mark(request), since=request.since)
         self.looks.record(request.key)
         return observed
 

@@ -60,6 +60,10 @@ class WorkQueue:
         self._busy: Counter[str] = Counter()
         self._lane_of = lane_of
         self._lane_width = lane_width
+        self._asked: dict[str, float] = {}
+        """When somebody asked for a key that waits, last; none where nobody did."""
+        self._new_enough: dict[str, float] = {}
+        """The same of keys that are being worked on."""
         self._again: dict[str, Priority] = {}
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -83,12 +87,8 @@ class WorkQueue:
 
     def add(self, key: str, priority: Priority = Priority.CHANGE) -> None:
         """Queue a key now; a delayed requeue of it is then void."""
-        self._due.pop(key, None)
-        if key in self._working:
-            self._again[key] = min(priority, self._again.get(key, priority))
-        else:
-            self._waiting.push(key, priority, now=self._clock(), lane=self._lane_of(key))
-            self._changed.set()
+        self._asked[key] = self._clock()
+        self._add(key, priority)
 
     def add_after(self, key: str, delay: float) -> None:
         """Queue a key after `delay` seconds; void if it is handed out sooner, and the last call counts."""
@@ -104,6 +104,15 @@ class WorkQueue:
         self.add_after(key, delay)
         return delay
 
+    def new_enough(self, key: str, *, slack: float) -> float:
+        """Return since when a look at the store is new enough for a key that is being worked on.
+
+        It is when somebody asked for the key last, or its retry was due. Where nobody asked, since its interval is
+        over, it is `slack` seconds ago: objects on one store that come round by and by can share a look.
+        """
+        asked = self._new_enough.get(key)
+        return self._clock() - slack if asked is None else asked
+
     def succeeded(self, key: str) -> None:
         """Start the key's backoff anew."""
         self._failures.pop(key, None)
@@ -112,6 +121,7 @@ class WorkQueue:
         """Forget a key that is gone or not ours any more."""
         self._waiting.remove(key)
         self._again.pop(key, None)
+        self._asked.pop(key, None)
         self._failures.pop(key, None)
         self._due.pop(key, None)
 
@@ -132,12 +142,21 @@ class WorkQueue:
     def done(self, key: str) -> None:
         """Give a key back; if it was added meanwhile it is queued again."""
         lane = self._working.pop(key, "")
+        self._new_enough.pop(key, None)
         self._busy[lane] -= 1
         if self._busy[lane] <= 0:
             del self._busy[lane]
         self._changed.set()
         if (priority := self._again.pop(key, None)) is not None:
             self.add(key, priority)
+
+    def _add(self, key: str, priority: Priority) -> None:
+        self._due.pop(key, None)
+        if key in self._working:
+            self._again[key] = min(priority, self._again.get(key, priority))
+        else:
+            self._waiting.push(key, priority, now=self._clock(), lane=self._lane_of(key))
+            self._changed.set()
 
     def _take(self) -> str | None:
         full = {lane for lane, busy in self._busy.items() if lane and busy >= self._lane_width}
@@ -147,6 +166,8 @@ class WorkQueue:
             return None
         self._due.pop(key, None)
         self._working[key] = lane
+        if (asked := self._asked.pop(key, None)) is not None:
+            self._new_enough[key] = asked
         self._busy[lane] += 1
         return key
 
@@ -155,7 +176,9 @@ class WorkQueue:
         while self._heap and self._heap[0][0] <= now:
             due, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:  # Else it was superseded.
-                self.add(key, Priority.RESYNC)
+                if key in self._failures:
+                    self._asked[key] = now
+                self._add(key, Priority.RESYNC)
 
     async def _wait(self) -> None:
         self._changed.clear()

@@ -85,12 +85,15 @@ class AwsProvider:
         self._logins = Requests(place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._keys = LoginKeys(login, region=region, endpoints=endpoint_url, requests=self._logins)
 
-    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+    async def observe(
+        self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
+    ) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
 
         The listing, which may be 5 minutes old, tells versions and marks of 100 secrets a request; a name that is not
         in it is looked at by itself.
         """
+        del since  # Every look is a new one.
         wanted = frozenset(names)
         found = {
             remote.name: remote

@@ -118,11 +118,14 @@ class GcpProvider:
         # Tells our own claim, whose answer was lost, from the same write of another member.
         self._writer = secrets.token_hex(4)
 
-    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+    async def observe(
+        self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
+    ) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
 
         The listing tells marks; the version of each secret is looked up, see `gcp_looks`.
         """
+        del since  # Objects that look at the same time share a listing.
         annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
         wanted = frozenset(names)
         found = {

@@ -29,11 +29,19 @@ class Provider(Protocol):
     answer it makes no second version.
     """
 
-    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+    async def observe(
+        self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
+    ) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`, without reading a value; tell whose options differ.
 
         A name that is missing from the answer does not exist: where the store's listing may be stale, that is
         confirmed on the one secret.
+
+        Args:
+            names: what to look at, owned or not.
+            mark: whose secrets to look at beside them.
+            since: by the monotonic clock: what was seen at that moment or later will do, so that objects may share a
+                look. Without it the look is a new one.
         """
         ...
 

@@ -172,12 +172,17 @@ class FakeProvider:
 
     def __init__(self, store: FakeStore, *, who: str = "fake", labels: Mapping[str, str] | None = None) -> None:
         self.closed = False
+        self.since: list[float | None] = []
+        """How new each look had to be."""
         self._store = store
         self._who = who
         self._labels = dict(labels or {})
 
-    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+    async def observe(
+        self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
+    ) -> ObservedState:
         """Look at secrets; see `Provider.observe`."""
+        self.since.append(since)
         async with _Call(self._store, self._who, "observe", names):
             return ObservedState(
                 {

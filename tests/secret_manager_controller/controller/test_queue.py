@@ -77,6 +77,58 @@ async def test_adding_a_key_voids_its_delay():
     assert await taken(queue) == []
 
 
+async def test_a_look_is_new_enough_that_began_when_somebody_asked_last():
+    clock = Clock()
+    queue = make(clock)
+    for clock.now in (1, 2):  # It waits all the while: what was seen at 1 does not show what was done at 2.
+        queue.add("a")
+    clock.now = 9
+    await taken(queue)
+    assert queue.new_enough("a", slack=5) == 2
+
+
+async def test_a_look_may_be_older_where_only_the_interval_is_over():
+    clock = Clock()
+    queue = make(clock)
+    queue.add_after("a", 10)
+    clock.now = 12
+    await taken(queue)
+    assert queue.new_enough("a", slack=5) == 7
+
+
+async def test_a_request_that_comes_while_a_key_is_worked_on_counts_for_the_next_time():
+    clock = Clock()
+    queue = make(clock)
+    queue.add_after("a", 1)
+    clock.now = 2
+    await taken(queue)
+    queue.add("a")
+    assert queue.new_enough("a", slack=5) == -3
+    clock.now = 4
+    queue.done("a")
+    await taken(queue)
+    assert queue.new_enough("a", slack=5) == 4
+
+
+async def test_after_a_failure_an_old_look_will_not_do():
+    """What was seen before it may be what made it fail."""
+    clock = Clock()
+    queue = make(clock)
+    queue.add("a")
+    await taken(queue)
+    delay = queue.retry("a")
+    queue.done("a")
+    clock.now = delay
+    await taken(queue)
+    assert queue.new_enough("a", slack=5) == delay
+    queue.succeeded("a")
+    queue.add_after("a", 10)
+    queue.done("a")
+    clock.now = 20
+    await taken(queue)
+    assert queue.new_enough("a", slack=5) == 15
+
+
 async def test_failures_back_off_until_a_success():
     queue = make()
     assert [queue.retry("a") for _ in range(4)] == [1, 2, 4, 8]

@@ -142,6 +142,21 @@ async def test_a_deprecated_login_is_told_once_whatever_comes_of_the_reconcile(b
     assert "use Irsa" in bench.events()[1]["message"]
 
 
+async def test_a_look_at_the_store_is_new_enough_by_why_the_key_came(bench):
+    """What somebody asked for is not answered with what was seen before; an interval that is over may be."""
+    bench.clock.now = 50.0
+    bench.queue.add(KEY)
+    bench.clock.now = 60.0
+    await bench.queue.get()
+    await bench.process()
+    assert bench.reconciler.requests[-1].since == 50.0
+    bench.queue.done(KEY)
+    bench.clock.now = 200.0
+    await bench.queue.get()
+    await bench.process()
+    assert bench.reconciler.requests[-1].since == 200.0 - 0.25 * 100
+
+
 async def test_what_status_recorded_comes_back_to_the_next_reconcile(bench):
     await bench.process()
     bench.reconciler.outcome = None
