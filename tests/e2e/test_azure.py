@@ -126,3 +126,22 @@ def test_a_deleted_secret_of_ours_is_recovered_and_another_s_is_a_conflict(stack
     status = sync(A="1", B="2", reason="Conflict")
     assert "is scheduled for deletion by someone else" in status["conditions"][0]["message"]
     assert stored(azure, tenant) == {"A": b"1"}
+
+
+def test_what_an_object_declares_is_kept_beside_its_values(stack, azure, tenant, sync):
+    name, expires = tenant.name("A"), 2_000_000_000
+    sync(A="1")
+    version = azure.secrets()[name].current.id
+    declared = {"contentType": "text/plain", "expiresOn": "2033-05-18T03:33:20Z", "tags": {"team": "blue"}}
+
+    def is_set():
+        current = azure.secrets()[name].current
+        return (current.content_type, current.expires, current.tags.get("team")) == ("text/plain", expires, "blue")
+
+    tenant.patch(provider={"azure": declared})
+    stack.wait("what is declared to be set", is_set)
+    azure.change(name, contentType="text/html")
+    tenant.reconcile()
+    stack.wait("what is declared to be set again", is_set)
+    assert azure.secrets()[name].current.id == version
+    assert azure.versions(name) == 1

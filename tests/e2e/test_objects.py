@@ -433,9 +433,6 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
     ("spec", "field"),
     [
         pytest.param({"otel": {"type": "Otlp", "endpoint": "http://otel:4317"}}, "spec.otel", id="otel"),
-        pytest.param(
-            {"provider": None, "azure": {"vaultName": "a-vault", "tags": {"team": "a"}}}, "spec.azure.tags", id="azure"
-        ),
         pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
     ],
 )

@@ -160,6 +160,7 @@ BAD = {
     ),
     "no-role": (aws(auth={"roleArn": "my-role"}), "spec.provider.aws.auth.roleArn", "must be a role's ARN", None),
     "tag-of-ours": (aws(tags={f"{GROUP}/owner": "me"}), "spec.provider.aws.tags", "to the owner marks", None),
+    "tag-of-ours-azure": (azure(tags={f"{GROUP}_owner": "a"}), "spec.provider.azure.tags", "to the owner marks", None),
     "tag-of-aws": (aws(tags={"aws:a": "b"}), "spec.provider.aws.tags", "do not begin with 'aws:'", None),
     "label-in-capitals": (gcp(labels={"Team": "a"}), "spec.provider.gcp.labels", "lower-case letters", None),
     "label-of-the-mark": (gcp(labels={"smc_owner": "a"}), "spec.provider.gcp.labels", "owner marks", None),

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 from azure.keyvault.secrets import SecretClient, SecretProperties
 
@@ -24,8 +23,8 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.desired import DesiredSecret
 from secret_manager_controller.model.observed import ObservedState, OwnerMark, RemoteSecret, RemoteState, RemoteValue
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
+from secret_manager_controller.providers.azure_declared import AzureDeclared
 from secret_manager_controller.providers.azure_errors import IN_TRANSITION, NOT_FOUND, AzureRefusal
-from secret_manager_controller.providers.azure_listing import VaultListing
 from secret_manager_controller.providers.azure_login import (
     AzureClientSecret,
     AzureEndpoints,
@@ -33,6 +32,7 @@ from secret_manager_controller.providers.azure_login import (
     AzureLogin,
 )
 from secret_manager_controller.providers.azure_marks import Seen, tags_of
+from secret_manager_controller.providers.azure_shared import SHARED_VAULTS, SharedVaults
 from secret_manager_controller.providers.azure_vault import AzureQuotas, VaultClient
 from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
@@ -41,6 +41,7 @@ from secret_manager_controller.providers.writes import write_id
 
 __all__ = [
     "AzureClientSecret",
+    "AzureDeclared",
     "AzureEndpoints",
     "AzureFederation",
     "AzureLogin",
@@ -62,11 +63,12 @@ class AzureProvider:
         vault: the vault's name.
         login: how to get tokens.
         endpoints: where the vault and Entra ID are.
-        reuse_listing: seconds that a listing of the vault serves objects that ask later. Drift is found so much later.
+        declared: what every secret has beside its value.
         quotas: what the vault allows.
         budgets: shared by all who use the vault.
         on_call: told of every request.
         retries: how often a request is made.
+        shared: lends requests and listings to all who use the vault with this login.
     """
 
     def __init__(
@@ -75,47 +77,52 @@ class AzureProvider:
         vault: str,
         login: AzureLogin,
         endpoints: AzureEndpoints = AzureEndpoints(),  # noqa: B008 - it is frozen.
-        reuse_listing: float = 0.0,
+        declared: AzureDeclared = AzureDeclared(),  # noqa: B008 - it is frozen.
         quotas: AzureQuotas = AzureQuotas(),  # noqa: B008 - it is frozen.
         budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
+        shared: SharedVaults = SHARED_VAULTS,
     ) -> None:
-        self._vault = VaultClient(
-            vault=vault,
-            login=login,
-            endpoints=endpoints,
-            quotas=quotas,
-            budgets=budgets,
-            on_call=on_call,
-            retries=retries,
-        )
-        self._listing = VaultListing(self._vault.listing)
-        self._reuse = reuse_listing
-        self._written: dict[str, float] = {}
-        """When we last wrote a secret: a listing that began before is not the truth about it."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        def make() -> VaultClient:
+            return VaultClient(
+                vault=vault,
+                login=login,
+                endpoints=endpoints,
+                quotas=quotas,
+                budgets=budgets,
+                on_call=on_call,
+                retries=retries,
+            )
 
-    async def observe(self, names: Collection[SecretName], *, mark: OwnerMark) -> ObservedState:
+        self._declared = declared
+        self._lender, self._left = shared, False
+        self._key = (vault.lower(), login, endpoints, quotas, budgets, on_call, retries)
+        self._shared = shared.enter(self._key, make)
+        self._vault = self._shared.client
+
+    async def observe(
+        self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
+    ) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
 
-        The listing tells versions and marks. A name that it lacks is looked for among the deleted ones; that it does
-        not exist is not confirmed on the one secret, since `create` reads before it writes.
+        The listing tells versions, marks and options. A name that it lacks is looked for among the deleted ones; that
+        it does not exist is not confirmed on the one secret, since `create` reads before it writes.
 
         Raises:
             PermanentError: NameCollision: two of the names differ in case only, so that they are one secret.
         """
         tags_of(mark, write=None, beside=None)  # A mark that cannot be written is refused before anything is asked.
         wanted = _by_key(names)
-        listed = await self._listed(wanted)
+        listed = await self._shared.listed(wanted, since=since)
         found: dict[str, RemoteSecret] = {}
         named = [seen for key, seen in listed.items() if key in wanted]
         owners = await together(map(self._vault.mark, named))
         for seen, owner in zip(named, owners, strict=True):
-            found[seen.key] = RemoteSecret(wanted[seen.key], seen.version, owner)
+            found[seen.key] = self._remote(wanted[seen.key], seen, owner)
         for seen in listed.values():
             if seen.mark == mark and seen.key not in wanted:
-                found[seen.key] = RemoteSecret(SecretName(seen.name), seen.version, mark)
+                found[seen.key] = self._remote(SecretName(seen.name), seen, mark)
         gone = await self._vault.deleted([key for key in wanted if key not in found])
         for key, seen in gone.items():
             found[key] = RemoteSecret(wanted[key], seen.version, seen.mark, RemoteState.DELETION_SCHEDULED)
@@ -149,7 +156,8 @@ class AzureProvider:
     ) -> Version:
         """Set a value over the version that was seen; see `Provider.update`.
 
-        A new version gets what the one before has beside the value: content type, dates, and the tags of others.
+        A new version gets what the one before has beside the value: content type, dates, and the tags of others. What
+        the object declares goes before that.
         """
         write = write_id(secret, previous=current.version or "unusable", mark=mark, revision=revision)
         if current.state is RemoteState.DELETION_SCHEDULED:
@@ -168,7 +176,7 @@ class AzureProvider:
         return await self._set(secret, mark=mark, write=write, check=check, fence=fence)
 
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
-        """Put our tags on the current version; see `Provider.adopt`.
+        """Put our tags on the current version, and what the object declares; see `Provider.adopt`.
 
         Raises:
             RetryableError: StoreChanged: it is not the version, or not marked any more, as it was seen.
@@ -176,12 +184,13 @@ class AzureProvider:
         now = await self._vault.current(current.name)
         if now is None or now.version != current.version or now.mark not in {current.mark, mark}:
             raise _changed(current.name)
-        if now.seen.mark == mark:
+        declared = self._declared
+        if now.seen.mark == mark and not declared.differs(now.seen):
             return
-        tags, version = tags_of(mark, write=None, beside=now.properties.tags), now.properties.version
+        version, tags = now.properties.version, tags_of(mark, write=None, beside={**now.seen.tags, **declared.tags})
         outcome = await self._vault.attempt(
             "UpdateSecret",
-            lambda client: client.update_secret_properties(current.name, version, tags=tags),
+            lambda client: client.update_secret_properties(current.name, version, tags=tags, **declared.changes()),
             about=current.name,
             unless={NOT_FOUND},
             fence=fence,
@@ -212,18 +221,13 @@ class AzureProvider:
         self._wrote(current.name)
 
     async def aclose(self) -> None:
-        """Wait for requests under way, then end threads and connections."""
-        await self._listing.aclose()
-        await self._vault.aclose()
+        """Let the last who uses the vault wait for requests under way, then end threads and connections."""
+        if not self._left:
+            self._left = True
+            await self._lender.leave(self._key)
 
-    async def _listed(self, wanted: Collection[str]) -> Mapping[str, Seen]:
-        now = self._listing.now()
-        self._written = {key: at for key, at in self._written.items() if now - at < self._reuse}
-        listed = await self._listing.since(max([now - self._reuse, *(self._written.get(key, 0.0) for key in wanted)]))
-        if all(key in listed for key in wanted):
-            return listed
-        # What an older listing lacks may have been made since.
-        return await self._listing.since(now)
+    def _remote(self, name: SecretName, seen: Seen, mark: OwnerMark | None) -> RemoteSecret:
+        return RemoteSecret(name, seen.version, mark, options_differ=self._declared.differs(seen))
 
     async def _value(self, name: SecretName) -> RemoteValue | None:
         now = await self._vault.current(name)
@@ -260,29 +264,20 @@ class AzureProvider:
         name, text = secret.name, _text(secret.name, secret.value)
         look = _Look()
 
-        async def before() -> SecretProperties | None:
+        async def look_again() -> SecretProperties | None:
             nonlocal look
             look = await check()
             return look.made
 
         def put(client: SecretClient) -> SecretProperties:
             old = look.replaced
-            tags = tags_of(mark, write=write, beside=None if old is None else old.tags)
-            if old is None:
-                return client.set_secret(name, text, tags=tags).properties
-            return client.set_secret(
-                name,
-                text,
-                tags=tags,
-                content_type=old.content_type,
-                not_before=old.not_before,
-                expires_on=old.expires_on,
-            ).properties
+            before = {} if old is None else old.tags or {}
+            tags = tags_of(mark, write=write, beside={**before, **self._declared.tags})
+            return client.set_secret(name, text, tags=tags, **self._declared.beside(old)).properties
 
-        # Two of our own would both find the secret as they expect it.
-        async with self._locks.setdefault(name.lower(), asyncio.Lock()):
+        async with self._shared.lock(name.lower()):
             outcome = await self._vault.attempt(
-                "SetSecret", put, about=name, unless=IN_TRANSITION, fence=fence, check=before
+                "SetSecret", put, about=name, unless=IN_TRANSITION, fence=fence, check=look_again
             )
         self._wrote(name)
         if isinstance(outcome, AzureRefusal):
@@ -315,8 +310,7 @@ class AzureProvider:
         raise RetryableError(Reason.STORE_CHANGED, f"{foreign(repr(name))} is being recovered; it is tried again later")
 
     def _wrote(self, name: SecretName) -> None:
-        if self._reuse:
-            self._written[name.lower()] = self._listing.now()
+        self._shared.wrote(name.lower())
 
 
 @dataclass(frozen=True, slots=True)

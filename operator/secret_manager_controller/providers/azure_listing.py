@@ -34,6 +34,11 @@ class VaultListing:
         self._running: tuple[float, asyncio.Task[Listed]] | None = None
         self._next: asyncio.Task[Listed] | None = None
 
+    @property
+    def began(self) -> float:
+        """When the last listing that is complete began."""
+        return self._found[0]
+
     def now(self) -> float:
         """Return the time that `since` is told in."""
         return self._clock()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
@@ -53,6 +53,8 @@ class Seen:
         created: the second in which the version was made.
         edited: whether its attributes or tags were changed later.
         write: the id of the write that made it, if it is one of ours.
+        content_type: empty where there is none.
+        expires: seconds since the epoch, or None.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Seen:
     enabled: bool
     mark: OwnerMark | None
     write: str | None
+    content_type: str = ""
+    expires: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, properties: SecretProperties) -> Self:
@@ -74,6 +79,9 @@ class Seen:
             enabled=properties.enabled is not False,
             mark=mark_of(tags),
             write=write if _WRITE_ID.fullmatch(write) else None,
+            content_type=properties.content_type or "",
+            expires=None if properties.expires_on is None else _seconds(properties.expires_on),
+            tags=tags,
         )
 
     @property
@@ -120,7 +128,7 @@ def tags_of(mark: OwnerMark, *, write: str | None, beside: Mapping[str, str] | N
     Args:
         mark: who manages the secret.
         write: the id of the write, or None to leave that tag as it stands.
-        beside: the tags that are there, or that the version before has.
+        beside: the tags that are there, or that the version before has, with those that the object declares.
 
     Raises:
         PermanentError: StoreRefused: there is no room for them.
@@ -136,7 +144,7 @@ def tags_of(mark: OwnerMark, *, write: str | None, beside: Mapping[str, str] | N
     if len(tags) > MAX_TAGS:
         message = (
             f"the secret has too many tags: with those of the owner mark there are {len(tags)}, and Azure allows "
-            f"{MAX_TAGS}; remove some from its current version"
+            f"{MAX_TAGS}; remove some from its current version, or from spec.provider.azure.tags"
         )
         raise PermanentError(Reason.STORE_REFUSED, message)
     return tags

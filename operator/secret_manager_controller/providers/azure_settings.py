@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import AzureAuth, AzureAuthType, AzureStore
+from secret_manager_controller.providers.azure_declared import AzureDeclared
 from secret_manager_controller.providers.azure_login import (
     PUBLIC_AUTHORITY,
     AzureClientSecret,
@@ -41,6 +43,11 @@ def azure_options(store: AzureStore, secret: Mapping[str, bytes] | None, environ
         "vault": store.vault_name,
         "login": azure_login(store.auth, secret, environment),
         "endpoints": azure_endpoints(environment),
+        "declared": AzureDeclared(
+            content_type=store.content_type,
+            expires=None if store.expires_on is None else int(datetime.fromisoformat(store.expires_on).timestamp()),
+            tags=dict(store.tags or {}),
+        ),
     }
 
 

@@ -125,7 +125,7 @@ class GcpProvider:
 
         The listing tells marks; the version of each secret is looked up, see `gcp_looks`.
         """
-        del since  # Objects that look at the same time share a listing.
+        del since  # The listing knows who shares it.
         annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
         wanted = frozenset(names)
         found = {

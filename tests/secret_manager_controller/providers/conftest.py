@@ -7,6 +7,7 @@ import pytest
 
 from secret_manager_controller.providers.aws import AwsProvider, AwsQuotas
 from secret_manager_controller.providers.azure import AzureProvider, AzureQuotas
+from secret_manager_controller.providers.azure_shared import SharedVaults
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
@@ -116,14 +117,16 @@ def azure(running_azure: AzureServer) -> AzureServer:
 async def make_azure(azure: AzureServer) -> AsyncIterator[Callable[..., AzureProvider]]:
     """Return a function that makes providers for the server, which wait for nothing between attempts."""
     made: list[AzureProvider] = []
+    budgets = Budgets()
 
     def make(**options: Any) -> AzureProvider:
         standard = {
             "vault": azure.vault,
             "login": azure.client_secret,
             "endpoints": azure.endpoints,
-            "budgets": Budgets(),
+            "budgets": budgets,
             "quotas": AzureQuotas(all=1_000_000, sets=1_000_000),
+            "shared": SharedVaults(),
             "retries": RetryPolicy(first_wait=0.0, longest_wait=0.0),
         }
         made.append(AzureProvider(**(standard | options)))

@@ -1,6 +1,7 @@
 """What the Azure adapter does beyond the contract: how many requests, which ones, and what it makes of the answers."""
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
@@ -10,8 +11,9 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, RemoteState
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import azure as azure_module
-from secret_manager_controller.providers.azure import AzureEndpoints
+from secret_manager_controller.providers.azure import AzureDeclared, AzureEndpoints
 from secret_manager_controller.providers.azure_marks import WRITE_TAG, tags_of
+from secret_manager_controller.providers.azure_shared import SharedVaults
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT
 from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
 
@@ -44,15 +46,6 @@ async def refused(work, reason=Reason.STORE_CHANGED):
         await work
     assert raised.value.reason is reason
     return raised.value.message
-
-
-async def until(condition):
-    """Wait until something is so."""
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about")
 
 
 def counted(azure):
@@ -111,11 +104,26 @@ class TestRequests:
         await asyncio.gather(*(provider.observe([], mark=mark) for mark in marks))
         assert counted(azure) == {"GetSecrets": 4}
 
-    async def test_objects_that_ask_soon_share_a_listing(self, azure, make_azure):
-        provider = make_azure(reuse_listing=60.0)
+    async def test_objects_that_take_an_older_one_share_a_listing(self, azure, provider):
+        asked = time.monotonic()
         for number in range(20):
-            await provider.observe(self.NAMES, mark=OwnerMark("cluster-a", f"team-a/app-{number}"))
+            await provider.observe(self.NAMES, mark=OwnerMark("cluster-a", f"team-a/app-{number}"), since=asked)
         assert counted(azure) == {"GetSecrets": 4}
+
+    async def test_objects_that_declare_different_things_share_a_listing(self, azure, make_azure):
+        shared, asked = SharedVaults(), time.monotonic()
+        for number in range(5):
+            provider = make_azure(shared=shared, declared=AzureDeclared(tags={"service": str(number)}))
+            observed = await provider.observe(self.NAMES, mark=ME, since=asked)
+            assert all(remote.options_differ for remote in observed.secrets.values())
+        assert counted(azure) == {"GetSecrets": 4}
+
+    async def test_objects_that_log_in_differently_do_not(self, azure, make_azure):
+        """What one login may see is not shown to another."""
+        shared, asked = SharedVaults(), time.monotonic()
+        for login in (azure.client_secret, azure.add_client("33333333-3333-3333-3333-333333333333", "s3cr3t")):
+            await make_azure(shared=shared, login=login).observe(self.NAMES, mark=ME, since=asked)
+        assert counted(azure) == {"GetSecrets": 8}
 
 
 class TestObserve:
@@ -169,36 +177,77 @@ class TestObserve:
         assert azure.calls() == []
 
 
-class TestReuse:
+class TestSince:
+    """A look may be shared that was new enough when it was asked for; nothing that we wrote is older than it."""
+
     @pytest.fixture
-    def reusing(self, make_azure):
-        return make_azure(reuse_listing=60.0)
+    def asked(self):
+        return time.monotonic()
 
-    async def test_a_listing_is_reused(self, azure, reusing):
-        await create(reusing, "a")
-        before = await look(reusing, "a")
-        azure.put_by_hand("a", b"by hand")
-        assert await look(reusing, "a") == before
+    async def again(self, provider, asked):
+        observed = await provider.observe([A], mark=ME, since=asked)
+        return observed.secrets.get(A)
 
-    async def test_what_it_lacks_is_listed_anew(self, azure, reusing):
-        await reusing.observe([], mark=ME)
+    async def test_a_listing_that_began_since_will_do(self, azure, provider, asked):
         azure.put_by_hand("a", b"v", tags=MY_TAGS)
-        assert (await look(reusing, "a")).mark == ME
+        before = await look(provider, "a")
+        azure.put_by_hand("a", b"by hand")
+        azure.clear_calls()
+        assert await self.again(provider, asked) == before
+        assert counted(azure) == {}
+
+    async def test_one_that_began_before_will_not(self, azure, provider):
+        azure.put_by_hand("a", b"v", tags=MY_TAGS)
+        before = await look(provider, "a")
+        azure.put_by_hand("a", b"by hand", tags=MY_TAGS)
+        assert (await self.again(provider, time.monotonic())).version != before.version
+
+    async def test_one_in_the_future_is_one_of_now(self, azure, provider):
+        assert await self.again(provider, time.monotonic() + 60) is None
+
+    async def test_what_it_lacks_is_found_before_it_is_written(self, azure, provider, asked):
+        await provider.observe([], mark=ME)
+        azure.put_by_hand("a", b"theirs")
+        assert await self.again(provider, asked) is None
+        await refused(create(provider, "a"), Reason.CONFLICT)
 
     @pytest.mark.parametrize("method", ["update", "adopt", "delete"])
-    async def test_what_we_wrote_is_listed_anew(self, azure, reusing, method):
+    async def test_what_we_wrote_is_listed_anew(self, azure, provider, asked, method):
         azure.put_by_hand("a", b"v", tags={} if method == "adopt" else MY_TAGS)
-        seen = await look(reusing, "a")
+        seen = await look(provider, "a")
         match method:
             case "update":
-                version = await update(reusing, "a", b"w", current=seen)
-                assert (await look(reusing, "a")).version == version
+                version = await update(provider, "a", b"w", current=seen)
+                assert (await self.again(provider, asked)).version == version
             case "adopt":
-                await reusing.adopt(seen, mark=ME, fence=FENCE)
-                assert (await look(reusing, "a")).mark == ME
+                await provider.adopt(seen, mark=ME, fence=FENCE)
+                assert (await self.again(provider, asked)).mark == ME
             case "delete":
-                await reusing.delete(seen, fence=FENCE)
-                assert (await look(reusing, "a")).state is RemoteState.DELETION_SCHEDULED
+                await provider.delete(seen, fence=FENCE)
+                assert (await self.again(provider, asked)).state is RemoteState.DELETION_SCHEDULED
+
+
+class TestShared:
+    async def test_the_last_who_leaves_closes_it(self, azure, make_azure):
+        shared = SharedVaults()
+        first, second = make_azure(shared=shared), make_azure(shared=shared)
+        await create(first, "a")
+        await first.aclose()
+        assert (await look(second, "a")).mark == ME
+        await second.aclose()
+        with pytest.raises(RuntimeError, match="is closed"):
+            await look(second, "a")
+        assert (await look(make_azure(shared=shared), "a")).mark == ME  # For the next one another is made.
+
+    async def test_of_one_version_providers_that_share_make_one(self, azure, make_azure):
+        shared = SharedVaults()
+        providers = [make_azure(shared=shared) for _ in range(4)]
+        await create(providers[0], "a")
+        seen = await look(providers[0], "a")
+        writes = [update(each, "a", f"w{n}".encode(), current=seen) for n, each in enumerate(providers)]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        assert sum(isinstance(outcome, str) for outcome in outcomes) == 1
+        assert azure.versions("a") == 2
 
 
 class TestStaleListing:
@@ -441,18 +490,16 @@ class TestUpdate:
         await refused(update(provider, "a", b"w", current=seen))
         assert azure.values() == {"a": b"theirs"}
 
-    async def test_of_one_version_two_providers_make_two(self, azure, provider, make_azure):
-        """The residual window: what is written between our look and our version is overwritten, and stays below it."""
+    async def test_what_comes_between_look_and_write_stays_among_the_versions(self, azure, provider):
+        """The residual window: SetSecret has no precondition."""
+
+        class Meanwhile:
+            def check(self, margin):
+                azure.put_by_hand("a", b"meanwhile", tags=MY_TAGS)
+
         await create(provider, "a")
-        seen = await look(provider, "a")
-        azure.hang("SetSecret", 0.3)
-        azure.clear_calls()
-        late = asyncio.create_task(update(provider, "a", b"late", current=seen))
-        await until(lambda: "GetSecret" in counted(azure))
-        await asyncio.sleep(0.1)
-        await update(make_azure(), "a", b"early", current=seen)
-        await late
-        assert [version.value for version in azure.secrets()["a"].versions] == [b"v", b"early", b"late"]
+        await update(provider, "a", b"late", fence=Meanwhile())
+        assert [version.value for version in azure.secrets()["a"].versions] == [b"v", b"meanwhile", b"late"]
 
     async def test_the_fence_is_asked_for_as_long_as_a_request_takes(self, azure, provider):
         azure.put_by_hand("a", b"v", tags=MY_TAGS)
@@ -460,6 +507,80 @@ class TestUpdate:
         fence = CountingFence(allowed=2)
         await update(provider, "a", b"w", fence=fence)
         assert fence.margins == [REQUEST_TIMEOUT, REQUEST_TIMEOUT]
+
+
+class TestOptions:
+    """Beside the tags, which the contract is about: content type and expiry."""
+
+    EXPIRES = 2_000_000_000
+    DECLARED = AzureDeclared(content_type="text/plain", expires=EXPIRES, tags={"team": "blue"})
+
+    @pytest.fixture
+    def declaring(self, make_azure):
+        return make_azure(declared=self.DECLARED)
+
+    async def test_a_new_secret_has_what_is_declared(self, azure, declaring):
+        await create(declaring, "a")
+        current = azure.secrets()["a"].current
+        assert (current.content_type, current.expires, current.tags["team"]) == ("text/plain", self.EXPIRES, "blue")
+        assert not (await look(declaring, "a")).options_differ
+
+    async def test_a_new_version_has_what_is_declared_before_what_was_there(self, azure, declaring):
+        await create(declaring, "a")
+        azure.change("a", contentType="text/html", attributes={"exp": 1_900_000_000, "nbf": 1_500_000_000})
+        await update(declaring, "a", b"w")
+        current = azure.secrets()["a"].current
+        assert (current.content_type, current.expires) == ("text/plain", self.EXPIRES)
+        assert current.not_before == 1_500_000_000
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"contentType": "text/html"},
+            {"contentType": ""},
+            {"attributes": {"exp": 1_900_000_000}},
+            {"tags": MY_TAGS},
+        ],
+        ids=["another content type", "none", "another expiry", "no tag"],
+    )
+    async def test_what_was_changed_by_hand_is_set_again_on_the_same_version(self, azure, declaring, change):
+        version = await create(declaring, "a")
+        before = azure.secrets()["a"].current
+        azure.pass_time(5)
+        azure.change("a", **change)
+        seen = await look(declaring, "a")
+        assert (seen.version if "tags" not in change else version, seen.options_differ) == (version, True)
+        await declaring.adopt(seen, mark=ME, fence=FENCE)
+        after = azure.secrets()["a"].current
+        assert (after.id, after.content_type, after.expires) == (before.id, "text/plain", self.EXPIRES)
+        assert after.tags["team"] == "blue"
+        assert not (await look(declaring, "a")).options_differ
+
+    async def test_what_is_as_declared_is_not_written(self, azure, declaring):
+        await create(declaring, "a")
+        azure.clear_calls()
+        await declaring.adopt(await look(declaring, "a"), mark=ME, fence=FENCE)
+        assert azure.writes() == []
+
+    async def test_what_is_not_declared_is_not_looked_at(self, azure, provider):
+        await create(provider, "a")
+        azure.change("a", contentType="text/html", attributes={"exp": 1_900_000_000})
+        assert not (await look(provider, "a")).options_differ
+
+    async def test_no_content_type_can_be_declared(self, azure, make_azure):
+        azure.put_by_hand("a", b"v", tags=MY_TAGS)
+        azure.change("a", contentType="text/html")
+        none = make_azure(declared=AzureDeclared(content_type=""))
+        await none.adopt(await look(none, "a"), mark=ME, fence=FENCE)
+        assert not (await look(none, "a")).options_differ
+
+    async def test_too_many_tags_are_told(self, azure, make_azure):
+        azure.put_by_hand("a", b"v", tags=MY_TAGS | {f"t{number}": "x" for number in range(8)})
+        full = make_azure(declared=AzureDeclared(tags={f"d{number}": "x" for number in range(10)}))
+        seen = await look(full, "a")
+        told = await refused(full.adopt(seen, mark=ME, fence=FENCE), Reason.STORE_REFUSED)
+        assert "spec.provider.azure.tags" in told
+        assert azure.writes() == []
 
 
 class TestRecovery:

@@ -1,15 +1,16 @@
 """Azure Key Vault keeps the provider contract."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
-from secret_manager_controller.providers.azure import AzureProvider
+from secret_manager_controller.providers.azure import AzureDeclared, AzureProvider
 from secret_manager_controller.providers.azure_marks import mark_of, tags_of
 from secret_manager_controller.testing.azure import AzureServer
 from secret_manager_controller.testing.calls import Call
 from secret_manager_controller.testing.contract import Lacks, ProviderContract, Subject
+from secret_manager_controller.testing.contract_subject import DECLARED, LABEL
 
 
 class AzureControl:
@@ -35,6 +36,12 @@ class AzureControl:
         self._server.put_by_hand(name, b"unusable", tags=_tags(mark))
         self._server.disable(name)
 
+    def labels(self, name: str) -> Mapping[str, str]:
+        return self._server.tags(name)
+
+    def set_label(self, name: str, key: str, value: str) -> None:
+        self._server.change(name, tags={**self._server.tags(name), key: value})
+
     def schedule_deletion(self, name: str) -> None:
         self._server.schedule_deletion(name)
 
@@ -55,9 +62,9 @@ class TestAzureProvider(ProviderContract):
     """Azure has no compare-and-swap; the cases for it hold for the writers of one process, see `test_azure`."""
 
     @pytest.fixture
-    async def subject(self, azure: AzureServer, azure_provider: AzureProvider) -> Subject:
+    async def subject(self, azure: AzureServer, make_azure: Callable[..., AzureProvider]) -> Subject:
         return Subject(
-            azure_provider,
+            make_azure(),
             AzureControl(azure),
             requests={
                 "create": ["SetSecret"],
@@ -68,6 +75,7 @@ class TestAzureProvider(ProviderContract):
             largest=25 * 1024,
             page=25,
             lacks=frozenset({Lacks.BINARY}),
+            declaring=make_azure(declared=AzureDeclared(tags={LABEL: DECLARED})),
         )
 
 

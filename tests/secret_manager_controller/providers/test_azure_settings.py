@@ -8,7 +8,7 @@ import pytest
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import AzureStore
-from secret_manager_controller.providers.azure import AzureProvider
+from secret_manager_controller.providers.azure import AzureDeclared, AzureProvider
 from secret_manager_controller.providers.azure_login import AzureClientSecret, AzureEndpoints, AzureFederation
 from secret_manager_controller.providers.azure_settings import azure_endpoints, azure_login, azure_options
 from secret_manager_controller.testing.contract_subject import ME
@@ -88,6 +88,13 @@ def test_endpoints_are_those_of_the_environment():
         no_proxy=".vault.internal",
         ca_file=Path("/etc/ca.pem"),
     )
+
+
+def test_what_is_declared_is_taken_over():
+    declared = {"contentType": "text/plain", "expiresOn": "2033-05-18T03:33:20Z", "tags": {"team": "blue"}}
+    options = azure_options(store(**declared), None, POD)
+    assert options["declared"] == AzureDeclared("text/plain", 2_000_000_000, {"team": "blue"})
+    assert azure_options(store(), None, POD)["declared"] == AzureDeclared()
 
 
 async def test_a_provider_is_made_of_them(azure):

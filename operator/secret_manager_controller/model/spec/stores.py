@@ -26,11 +26,15 @@ def _key_rule(*, cel: str, holds: Callable[[str], bool], message: str) -> Rule:
     return Rule(cel=f"self.all(key, {cel})", holds=lambda keys: all(map(holds, keys)), message=message)
 
 
-_OWNER_MARK_RULE = _key_rule(
-    cel=f"key != 'managed-by' && !key.startsWith('{GROUP}/')",
-    holds=lambda key: key != "managed-by" and not key.startswith(f"{GROUP}/"),
-    message=f"must leave managed-by and {GROUP}/… to the owner marks; remove them",
-)
+def _owner_mark_rule(prefix: str) -> Rule:
+    return _key_rule(
+        cel=f"key != 'managed-by' && !key.startsWith('{prefix}')",
+        holds=lambda key: key != "managed-by" and not key.startswith(prefix),
+        message=f"must leave managed-by and {prefix}… to the owner marks; remove them",
+    )
+
+
+_OWNER_MARK_RULE = _owner_mark_rule(f"{GROUP}/")
 
 # https://cloud.google.com/resource-manager/docs/creating-managing-projects; older ones have a domain before a colon.
 ProjectId = Annotated[
@@ -100,7 +104,7 @@ AzureTags = Annotated[
         holds=lambda key: 0 < len(key) <= 256,
         message="must have keys of 1 to 256 characters",
     ),
-    _OWNER_MARK_RULE,
+    _owner_mark_rule(f"{GROUP}_"),  # Azure Resource Manager allows no slash.
 ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
-from secret_manager_controller.model.spec.stores import AwsStore, AzureStore
+from secret_manager_controller.model.spec.stores import AwsStore
 
 
 def not_implemented(spec: Spec) -> str | None:
@@ -26,20 +26,11 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
-    if provider.azure is not None:
-        for option, instead in _missing_of_azure(provider.azure):
-            yield f"{'spec.azure' if short else 'spec.provider.azure'}.{option}", instead
     if spec.otel is not None:
         yield "spec.otel", "remove it"
 
 
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:
     for name, value in (("kmsKeyId", store.kms_key_id), ("description", store.description), ("tags", store.tags)):
-        if value is not None:
-            yield name, "remove it"
-
-
-def _missing_of_azure(store: AzureStore) -> Iterator[tuple[str, str]]:
-    for name, value in (("contentType", store.content_type), ("expiresOn", store.expires_on), ("tags", store.tags)):
         if value is not None:
             yield name, "remove it"

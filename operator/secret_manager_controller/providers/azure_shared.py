@@ -1,0 +1,72 @@
+"""What all objects on one vault share that log in alike: requests, listings, and what this process wrote.
+
+Their providers differ in what the objects declare beside values, and in nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Hashable, Mapping
+from weakref import WeakValueDictionary
+
+from secret_manager_controller.providers.azure_listing import VaultListing
+from secret_manager_controller.providers.azure_marks import Seen
+from secret_manager_controller.providers.azure_vault import VaultClient
+
+
+class SharedVault:
+    """One login to one vault. Safe for concurrent use on one event loop."""
+
+    def __init__(self, client: VaultClient) -> None:
+        self.client = client
+        self._listing = VaultListing(client.listing)
+        self._written: dict[str, float] = {}
+        """When we last wrote a secret: a listing that began before is not the truth about it."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def listed(self, wanted: Collection[str], *, since: float | None) -> Mapping[str, Seen]:
+        """Return a listing that began `since` or later, and after we wrote any of the wanted secrets."""
+        now = self._listing.now()
+        since = now if since is None else min(since, now)
+        listed = await self._listing.since(max([since, *(self._written.get(key, since) for key in wanted)]))
+        began = self._listing.began
+        self._written = {key: at for key, at in self._written.items() if at > began}
+        return listed
+
+    def wrote(self, key: str) -> None:
+        """Note that a secret was written, or may have been."""
+        self._written[key] = self._listing.now()
+
+    def lock(self, key: str) -> asyncio.Lock:
+        """Return the lock that writes of a secret take: two of our own would both find it as they expect it."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def aclose(self) -> None:
+        """End listings, wait for requests under way, then end threads and connections."""
+        await self._listing.aclose()
+        await self.client.aclose()
+
+
+class SharedVaults:
+    """The vaults that are in use, each made for the first who asks and closed with the last who leaves."""
+
+    def __init__(self) -> None:
+        self._used: dict[Hashable, tuple[SharedVault, int]] = {}
+
+    def enter(self, key: Hashable, make: Callable[[], VaultClient]) -> SharedVault:
+        """Return the vault of that key: its name, the login and all else that its requests depend on."""
+        vault, users = self._used.get(key) or (SharedVault(make()), 0)
+        self._used[key] = (vault, users + 1)
+        return vault
+
+    async def leave(self, key: Hashable) -> None:
+        """Give a vault back; the last one closes it."""
+        vault, users = self._used.pop(key)
+        if users > 1:
+            self._used[key] = (vault, users - 1)
+        else:
+            await vault.aclose()
+
+
+SHARED_VAULTS = SharedVaults()
+"""What all providers of this process share."""
