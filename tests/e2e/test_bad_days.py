@@ -3,10 +3,9 @@
 import pytest
 
 from secret_manager_controller.testing import processes
+from secret_manager_controller.testing.tenants import metric
 
 pytestmark = [pytest.mark.real]
-
-SESSION = 7.0  # Seconds; that of SHORT_SESSIONS.
 
 
 def test_kill_9_under_load(day):
@@ -21,15 +20,20 @@ def test_kill_9_under_load(day):
 
 
 def test_sigterm_under_load(day):
-    """The shards are handed over at once: nobody waits for the session to lapse."""
+    """The shards are handed over: nobody waits for the session to lapse."""
     first, second, third = day.start(3)
     with day.load():
         day.pause(0.5, 1.5)
         assert first.stop() == 0
-        day.replicas.wait_balanced(second, third, timeout=SESSION - 1)
+        day.replicas.wait_balanced(second, third)
         assert second.stop() == 0
-        day.replicas.wait_balanced(third, timeout=SESSION - 1)
+        day.replicas.wait_balanced(third)
     day.end()
+    handed, taken = (
+        metric(third.controller, f"secret_manager_shard_{kind}_total") for kind in ("handovers", "takeovers")
+    )
+    assert handed >= 32
+    assert taken == 0
 
 
 def test_sigstop_past_expiry_and_sigcont_in_the_middle_of_a_write(day):
@@ -52,7 +56,7 @@ def test_another_shard_count_refuses_to_start_and_disturbs_nobody(day):
     gains = [day.replicas.log.gains(shard) for shard in range(32)]
     other = day.replicas.start(SHARDS="16")
     with day.load():
-        assert other.controller.process.wait(20) == 1
+        assert other.controller.process.wait(60) == 1
         day.pause(0.5, 1.5)
     told = processes.tail(other.controller.log).splitlines()[-1]
     assert told.startswith("secret-manager-controller: ")

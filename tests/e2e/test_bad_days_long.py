@@ -142,3 +142,27 @@ def test_one_member_is_cut_off_from_the_api_server_but_not_from_the_store(day):
             day.pause(0.5, 3)
         day.replicas.wait_balanced(cut, *others)
     day.end()
+
+
+@pytest.mark.parametrize("operation", ["PutSecretValue", "UpdateSecretVersionStage"])
+def test_a_call_that_the_store_carries_out_late_does_not_undo_the_next_owners(day, operation):
+    """The residual window: no fence reaches into the store. There a label moves only from where the writer saw it."""
+    first, second = day.start(2)
+    tenant = day.random.choice(day.tenants_of(first))
+    day.stack.aws.hang(operation, 20)
+    day.workload.change(tenant)
+    day.stack.wait("the call to be under way", lambda: not day.stack.aws.faults_left())
+    with first.frozen():
+        day.replicas.wait_balanced(second)
+        day.workload.change(tenant)
+        day.workload.settle()
+        day.stack.wait("the late call to be over", lambda: any(call.seconds > 20 for call in day.stack.aws.writes()))
+    day.replicas.wait_balanced(first, second)
+    day.workload.change(tenant)
+    day.workload.settle()
+    held = day.stack.aws.values()
+    assert {name: held[name] for name in day.workload.git()} == {
+        name: values[-1] for name, values in day.workload.git().items()
+    }
+    verdict = day.replicas.verdict(day.workload)
+    assert any(f"{operation}" in found and "at one time" in found for found in verdict.double_writers)
