@@ -13,25 +13,29 @@ from secret_manager_controller.model.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
+class SecretGrant:
+    """One Secret that may be read."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourceGrant:
     """The one source object that may be read.
 
     Attributes:
         require_verified: whether only a revision will do whose signature the source has verified.
+        source_name: which of an Application's sources is read.
+        git_credentials: the Secret with the login to an Application's repository, in the object's own namespace.
     """
 
     kind: str
     namespace: str
     name: str
     require_verified: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SecretGrant:
-    """One Secret that may be read."""
-
-    namespace: str
-    name: str
+    source_name: str | None = None
+    git_credentials: SecretGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def authorize(spec: Spec, *, namespace: str, controller_namespace: str) -> Grant
         AccessDenied: the spec refers to a Secret of another tenant.
     """
     reference = spec.source_ref
-    auth = spec.provider.auth
+    auth, login = spec.provider.auth, reference.git_credentials
     credentials = None
     if auth is not None and auth.secret_name is not None:
         credentials = SecretGrant(auth.secret_namespace or namespace, auth.secret_name)
@@ -72,7 +76,12 @@ def authorize(spec: Spec, *, namespace: str, controller_namespace: str) -> Grant
             )
     return Grants(
         source=SourceGrant(
-            reference.kind, reference.namespace or namespace, reference.name, spec.require_verified_source
+            reference.kind,
+            reference.namespace or namespace,
+            reference.name,
+            require_verified=spec.require_verified_source,
+            source_name=reference.source_name,
+            git_credentials=None if login is None else SecretGrant(namespace, login.secret_name),
         ),
         credentials=credentials,
         key_namespaces=tuple(dict.fromkeys((namespace, controller_namespace))),

@@ -140,7 +140,7 @@ def test_a_deletion_that_hangs_is_released_by_the_annotation(stack, tenant):
 @pytest.mark.parametrize(
     ("reason", "spec"),
     [
-        pytest.param("NotImplemented", {"sourceRef": {"kind": "Application", "name": "source"}}, id="argo"),
+        pytest.param("NotImplemented", {"otel": {"type": "Otlp", "endpoint": "http://otel:4317"}}, id="otel"),
         pytest.param("CredentialsUnavailable", {}, id="no-login"),
     ],
 )
@@ -433,7 +433,6 @@ def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, te
     ("spec", "field"),
     [
         pytest.param({"otel": {"type": "Otlp", "endpoint": "http://otel:4317"}}, "spec.otel", id="otel"),
-        pytest.param({"sourceRef": {"kind": "Application", "name": "a"}}, "spec.sourceRef.kind Application", id="argo"),
     ],
 )
 def test_what_is_not_implemented_is_named_and_nothing_is_done(stack, tenant, spec, field):

@@ -344,9 +344,10 @@ class TestPins:
         versions = [v for module, v in self.required(name).items() if f"{pin.package}/".startswith(f"{module}/")]
         assert versions == [pin.version]
 
-    def test_files_are_of_the_pinned_version(self, build: ModuleType) -> None:
-        pin = build.read_pins()["flux-crds"]
-        assert self.required("flux-crds")[pin.module] == pin.version
+    @pytest.mark.parametrize("name", ["flux-crds", "argocd-crds"])
+    def test_files_are_of_the_pinned_version(self, build: ModuleType, name: str) -> None:
+        pin = build.read_pins()[name]
+        assert self.required(name)[pin.module] == pin.version
 
     def test_kubernetes_staging_modules_are_of_its_own_version(self, build: ModuleType) -> None:
         _, _, version = build.read_pins()["kube-apiserver"].version.partition(".")

@@ -21,6 +21,7 @@ SOURCE_KINDS: Mapping[str, tuple[ResourcePath, ...]] = {
     SourceKind.OCI_REPOSITORY: _flux("ocirepositories"),  # In v1 since Flux 2.6.
     SourceKind.BUCKET: _flux("buckets"),  # In v1 since Flux 2.5.
     SourceKind.EXTERNAL_ARTIFACT: _flux("externalartifacts"),
+    SourceKind.APPLICATION: (ResourcePath("argoproj.io", "v1alpha1", "applications"),),
 }
 """Every kind that is watched, with the places where it may be served, the preferred one first."""
 

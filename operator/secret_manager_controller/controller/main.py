@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from lease_sharding.member import Member
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.cache import ObjectCache
 from secret_manager_controller.controller.dispatch import Dispatcher
+from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
 from secret_manager_controller.controller.keys import KeyRings, load_hash_key
@@ -53,12 +55,17 @@ from secret_manager_controller.kube import (
     KubeConfigError,
     KubeError,
 )
+from secret_manager_controller.model.spec import SourceKind
 from secret_manager_controller.providers.budget import SHARED_BUDGETS
 from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.sources.argocd import ArgoSource
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
+from secret_manager_controller.sources.git.private import sweep_private_directories
+from secret_manager_controller.sources.git.repositories import GitRepositories
+from secret_manager_controller.sources.kinds import SourceOfKind
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 
@@ -111,19 +118,27 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             kinds = await served_kinds(kube)
         except (KubeError, ControllerError) as error:
             raise StartupError(f"cannot start: {error.message}") from error
-        for sweep in (sweep_gpg_homes, sweep_builds):  # What a killed predecessor left.
+        for sweep in (sweep_gpg_homes, sweep_builds, sweep_private_directories):  # What a killed predecessor left.
             await asyncio.to_thread(sweep)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         try:
             snapshots = SnapshotCache(settings.cache_directory)
+            stack.push_async_callback(snapshots.aclose)
+            git_directory = settings.cache_directory / "git"
+            repositories = GitRepositories(git_directory, clock=loop.time, refresh=settings.git_refresh)
+            stack.push_async_callback(repositories.aclose)
         except (OSError, RuntimeError) as error:
             raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
-        stack.push_async_callback(snapshots.aclose)
         shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
         metrics, cache = Metrics(), ObjectCache(shard_of_namespace)
         queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
         sources = WatchedSources(kube, kinds)
-        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=sources.distrust)
+
+        def distrust() -> None:
+            sources.distrust()
+            repositories.distrust()
+
+        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=distrust)
         leases = await stack.enter_async_context(lease_client(settings, server))
         member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
         SHARED_BUDGETS.share(lambda: live_members(member))
@@ -133,13 +148,17 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         keys = KeyRings(reader)
         waiting = KeyWaiters(keys, queue.add)
         decryptor = Decryptor(hash_key)
+        flux = FluxSource(
+            read_object=sources.read, session=session, cache=snapshots, allowed_hosts=settings.artifact_hosts
+        )
+        argo = ArgoSource(
+            read_object=sources.read,
+            logins=GitLogins(kube, reader, session, clock=loop.time, now=time.time),
+            repositories=repositories,
+            cache=snapshots,
+        )
         reconciler = Reconciler(
-            source=FluxSource(
-                read_object=sources.read,
-                session=session,
-                cache=snapshots,
-                allowed_hosts=settings.artifact_hosts,
-            ),
+            source=SourceOfKind({SourceKind.APPLICATION: argo}, default=flux),
             keys=keys,
             stores=stores,
             owners=ClusterOwners(kube, cluster),

@@ -44,6 +44,7 @@ class Settings:
         cache_directory: `CACHE_DIRECTORY`: where artifacts (encrypted, as they are in Git) are kept.
         artifact_hosts: `ARTIFACT_HOSTS`: host names, separated by commas, that Flux' artifacts may come from, each with
             all below it.
+        git_refresh: `GIT_REFRESH_SECONDS`: how long the refs of an Application's repository count as what they were.
         workers: `WORKERS`: how many objects are reconciled at a time.
         shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop, or the handover of a shard, waits for reconciles that
             are under way.
@@ -63,6 +64,7 @@ class Settings:
     cluster_id: str | None
     cache_directory: Path
     artifact_hosts: tuple[str, ...]
+    git_refresh: float
     workers: int
     shutdown_grace: float
     sweep_interval: float
@@ -87,6 +89,7 @@ class Settings:
             cluster_id=env.get("CLUSTER_ID") or None,
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
             artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
+            git_refresh=_number(env, "GIT_REFRESH_SECONDS", 60, least=1, most=86_400),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,

@@ -10,6 +10,8 @@ from secret_manager_controller.controller.cache import SourceKey
 from secret_manager_controller.controller.kinds import SOURCE_KINDS, Kinds
 from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.kube import KubeClient, KubeError
+from secret_manager_controller.model.spec import SourceKind
+from secret_manager_controller.sources.argocd import slim_application
 from secret_manager_controller.sources.flux import READY, SOURCE_VERIFIED
 from secret_manager_controller.sources.protocol import SourceReference
 
@@ -142,7 +144,9 @@ def seen_of(body: Mapping[str, Any], *, kind: str) -> Seen:
 
 
 def slim_source(body: Mapping[str, Any], *, kind: str) -> Mapping[str, Any]:
-    """Return the part of a Flux source that `sources.flux.revision_of` reads."""
+    """Return the part of a source that decides its revision: what `sources.flux` or `sources.argocd` reads."""
+    if kind == SourceKind.APPLICATION:
+        return slim_application(body)
     metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
     artifact = status.get("artifact") or {}
     return {

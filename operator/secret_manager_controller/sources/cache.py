@@ -78,7 +78,7 @@ class SnapshotCache:
         max_snapshots: int = MAX_SNAPSHOTS,
         limits: ArchiveLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()
         self._max_bytes = max_bytes
         self._max_snapshots = max_snapshots
         self._limits = limits

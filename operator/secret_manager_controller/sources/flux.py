@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
@@ -17,21 +17,13 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.download import check_digest, check_host, check_url, download
-from secret_manager_controller.sources.protocol import SourceReference
+from secret_manager_controller.sources.protocol import ReadObject, SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
 
 READY, SOURCE_VERIFIED = "Ready", "SourceVerified"
 """The conditions of a source that count."""
 VERIFYING_KINDS = ("GitRepository", "OCIRepository")
 """The kinds that can verify a signature; Bucket and ExternalArtifact have no `spec.verify`."""
-
-
-class ReadObject(Protocol):
-    """Reads a source's object."""
-
-    async def __call__(self, reference: SourceReference, *, fresh: bool = False) -> Mapping[str, Any] | None:
-        """Return the object, or None if there is none; `fresh` as the API server has it now."""
-        ...
 
 
 def revision_of(source: Mapping[str, Any], *, require_verified: bool = False) -> Revision:

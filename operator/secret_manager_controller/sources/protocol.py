@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from secret_manager_controller.errors import RetryableError
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.sources.tree import SnapshotTree
+
+
+class SecretReference(Protocol):
+    """A Secret that may be read."""
+
+    @property
+    def namespace(self) -> str:
+        """The Secret's namespace."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The Secret's name."""
+        ...
 
 
 class SourceReference(Protocol):
@@ -31,6 +46,24 @@ class SourceReference(Protocol):
     @property
     def require_verified(self) -> bool:
         """Whether only a revision will do whose signature the source has verified."""
+        ...
+
+    @property
+    def source_name(self) -> str | None:
+        """Which of an Application's sources to read."""
+        ...
+
+    @property
+    def git_credentials(self) -> SecretReference | None:
+        """The Secret with the login to an Application's repository, if not Argo CD's own."""
+        ...
+
+
+class ReadObject(Protocol):
+    """Reads a source's object."""
+
+    async def __call__(self, reference: SourceReference, *, fresh: bool = False) -> Mapping[str, Any] | None:
+        """Return the object, or None if there is none; `fresh` as the API server has it now."""
         ...
 
 

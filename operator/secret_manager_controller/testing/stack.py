@@ -56,6 +56,7 @@ FLUX_KINDS = {
     "Bucket": ResourcePath(GIT_REPOSITORIES.group, "v1", "buckets"),
     "ExternalArtifact": ResourcePath(GIT_REPOSITORIES.group, "v1", "externalartifacts"),
 }
+APPLICATIONS = ResourcePath("argoproj.io", "v1alpha1", "applications")
 PLURALS = {kind: path.plural for kind, path in FLUX_KINDS.items()}
 """Plurals that are more than the kind in lower case with an `s`."""
 
@@ -127,7 +128,14 @@ class Stack:
     @classmethod
     @contextlib.contextmanager
     def start(
-        cls, *, etcd: Path, kube_apiserver: Path, flux_crds: Path, audit_log: bool = False, users: Iterable[User] = ()
+        cls,
+        *,
+        etcd: Path,
+        kube_apiserver: Path,
+        flux_crds: Path,
+        argocd_crds: Path | None = None,
+        audit_log: bool = False,
+        users: Iterable[User] = (),
     ) -> Iterator[Self]:
         """Start everything but the controller: CRDs installed, namespaces made, an empty Git repository.
 
@@ -135,6 +143,7 @@ class Stack:
             etcd: the program.
             kube_apiserver: the program.
             flux_crds: the directory with Flux's CRDs.
+            argocd_crds: the directory with Argo CD's, if they are to be installed.
             audit_log: whether the API server records every request.
             users: who may log in beside `admin`.
         """
@@ -151,9 +160,10 @@ class Stack:
             artifacts = closing.enter_context(ArtifactServer(repository, namespace=SOURCE_NAMESPACE, name=SOURCE_NAME))
             stack = cls(directory, plane, aws, repository, artifacts)
             stack.apply(custom_resource_definition())
-            for crd in flux_crds.iterdir():
+            for crd in (*flux_crds.iterdir(), *(argocd_crds.iterdir() if argocd_crds else ())):
                 stack.apply(yaml.safe_load(crd.read_text()))
-            for resource in (SECRET_MANAGER_CONFIGS, *FLUX_KINDS.values()):
+            argo = [APPLICATIONS] if argocd_crds else []
+            for resource in (SECRET_MANAGER_CONFIGS, *FLUX_KINDS.values(), *argo):
                 stack.wait(f"{resource.plural} to be served", functools.partial(stack.get, resource.url()))
             for namespace in (CONTROLLER_NAMESPACE, SOURCE_NAMESPACE):
                 stack.create_namespace(namespace)

@@ -18,6 +18,7 @@ def test_everything_has_a_default():
         cluster_id=None,
         cache_directory=Path("/tmp/secret-manager-controller"),
         artifact_hosts=("svc", "svc.cluster.local"),
+        git_refresh=60.0,
         workers=16,
         shutdown_grace=20.0,
         sweep_interval=600.0,

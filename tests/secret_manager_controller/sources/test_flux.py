@@ -194,6 +194,8 @@ class Ref:
     namespace: str = "flux-system"
     name: str = "repo"
     require_verified: bool = False
+    source_name: str | None = None
+    git_credentials: None = None
 
 
 class Cluster:

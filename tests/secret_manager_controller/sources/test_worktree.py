@@ -21,6 +21,8 @@ class Ref:
     namespace: str = "n"
     name: str = "n"
     require_verified: bool = False
+    source_name: str | None = None
+    git_credentials: None = None
 
 
 async def revision(directory: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from secret_manager_controller.model.spec.source import SourceKind
 from secret_manager_controller.model.spec.spec import Spec
 from secret_manager_controller.model.spec.stores import AwsStore
 
@@ -17,12 +16,8 @@ def not_implemented(spec: Spec) -> str | None:
 
 def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     """Yield each field that is not implemented, and what to do until it is."""
-    source, provider = spec.source_ref, spec.provider
+    provider = spec.provider
     short = spec.declared_provider is None
-    if source.kind is SourceKind.APPLICATION:
-        yield f"spec.sourceRef.kind {source.kind}", "use one of Flux' sources"
-    if source.git_credentials is not None:
-        yield "spec.sourceRef.gitCredentials", "remove it"
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead

@@ -1,0 +1,241 @@
+"""Argo CD Applications on real parts: its own CRD, git over https and ssh, the real controller process."""
+
+import os
+
+import pytest
+
+from secret_manager_controller.testing.gitserver import GitServer
+from secret_manager_controller.testing.gitssh import GitSshServer
+from secret_manager_controller.testing.stack import APPLICATIONS
+from secret_manager_controller.testing.tenants import ENV, conditions, dotenv
+
+pytestmark = [pytest.mark.real]
+
+ARGOCD = "argocd"
+PASSWORD = "canary-g1t-p4ssw0rd"
+PROMPT = 8  # Seconds for what takes one; the interval is a day.
+
+
+@pytest.fixture(scope="module")
+def stack(start_stack, tool, example_key):
+    """Run a stack with Argo CD's real CRD beside Flux's."""
+    with start_stack(argocd_crds=tool("argocd-crds"), audit_log=True) as started:
+        started.create_namespace(ARGOCD)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def controller(stack):
+    with stack.controller(GIT_REFRESH_SECONDS="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(stack, tmp_path_factory):
+    with GitServer(tmp_path_factory.mktemp("git")) as running:
+        trusted = {"127.0.0.1": running.ca.decode()}
+        config_map(stack, "argocd-tls-certs-cm", trusted)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def open_server(server, controller):
+    server.authorization = server.redirect_to = server.status = None
+    server.requests.clear()
+
+
+def config_map(stack, name, data):
+    metadata = {"namespace": ARGOCD, "name": name}
+    stack.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
+
+def application_of(tenant, *, sync=None, **spec):
+    """Make the tenant's Application, with the fields that Argo CD's docs show, and let Argo CD have compared it."""
+    body = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"namespace": ARGOCD, "name": tenant.namespace},
+        "spec": {
+            "project": "default",
+            "destination": {"server": "https://kubernetes.default.svc", "namespace": tenant.namespace},
+            "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
+        }
+        | spec,
+    }
+    tenant.stack.apply(body)
+    if sync is not None:  # No subresource: Argo CD writes status as a part of the object.
+        compared = {"status": "Synced", "revision": sync, "comparedTo": {"destination": {}, "source": spec["source"]}}
+        tenant.stack.patch(APPLICATIONS.url(ARGOCD, tenant.namespace), {"status": {"sync": compared}})
+
+
+def apply_object(tenant, **reference):
+    tenant.apply(sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": ARGOCD, **reference})
+
+
+def commit(repository, **entries):
+    return repository.commit({ENV: dotenv(**entries), "apps/web/deployment.yaml": "kind: Deployment\n"})
+
+
+def git_source(server, tenant, **fields):
+    return {"repoURL": server.url(tenant.namespace), "path": "apps/web", "targetRevision": "main"} | fields
+
+
+@pytest.fixture
+def repository(server, tenant):
+    return server.create(tenant.namespace)
+
+
+def message(status):
+    return status["conditions"][0]["message"]
+
+
+def test_an_application_is_synced_and_follows_what_argo_cd_sees(server, tenant, repository):
+    first = commit(repository, A="1")
+    application_of(tenant, source=git_source(server, tenant), sync=first)
+    apply_object(tenant)
+    status = tenant.ready()
+    assert status["lastAppliedRevision"] == f"main@sha1:{first}"
+    assert tenant.values() == {"A": b"1"}
+    second = commit(repository, A="2")
+    application_of(tenant, source=git_source(server, tenant), sync=second)
+    tenant.until("the new commit", lambda s: s.get("lastAppliedRevision") == f"main@sha1:{second}", timeout=PROMPT)
+    assert tenant.values() == {"A": b"2"}
+
+
+def test_several_sources_are_the_first_in_git_or_the_named(server, tenant, repository):
+    commit(repository, A="1")
+    repository.git("checkout", "--quiet", "-b", "other")
+    repository.commit({ENV: dotenv(A="other")}, branch="other")
+    chart = {"repoURL": "https://charts.example.invalid", "chart": "nginx", "targetRevision": "1.0.0"}
+    other = git_source(server, tenant, targetRevision="other", name="other")
+    application_of(tenant, sources=[chart, git_source(server, tenant), other])
+    apply_object(tenant)
+    tenant.ready()
+    assert tenant.values() == {"A": b"1"}
+    apply_object(tenant, sourceName="other")
+    tenant.ready()
+    assert tenant.values() == {"A": b"other"}
+
+
+def test_a_repository_of_argo_cd_is_logged_in_to_and_the_login_is_nowhere(
+    server, controller, stack, tenant, repository
+):
+    commit(repository, A="1")
+    server.authorization = server.basic("robot", PASSWORD)
+    application_of(tenant, source=git_source(server, tenant))
+    apply_object(tenant)
+    status = tenant.ready(reason="CredentialsUnavailable")
+    assert message(status).startswith("127.0.0.1 refused the login")
+    secret = f"repo-{tenant.namespace}"
+    stack.create_secret(
+        ARGOCD,
+        secret,
+        {"url": server.url(tenant.namespace).encode(), "username": b"robot", "password": PASSWORD.encode()},
+    )
+    stack.patch(
+        f"/api/v1/namespaces/{ARGOCD}/secrets/{secret}",
+        {"metadata": {"labels": {"argocd.argoproj.io/secret-type": "repository"}}},
+    )
+    tenant.until("the login", lambda _: not tenant.annotate("reconcile", os.urandom(4).hex()) and tenant.values())
+    tenant.ready()
+    server.authorization = None
+    assert PASSWORD not in controller.log.read_text()
+    for path in (stack.directory / "cache").rglob("*"):
+        assert path.is_dir() or path.is_symlink() or PASSWORD.encode() not in path.read_bytes()
+    # Secrets are listed in Argo CD's own namespace and nowhere else.
+    listed = {
+        event["requestURI"].partition("?")[0]
+        for event in stack.plane.audit_events()
+        if event["verb"] == "list" and "/secrets" in event["requestURI"]
+        and event.get("userAgent", "").startswith("secret-manager-controller/")
+    }  # fmt: skip
+    assert listed == {f"/api/v1/namespaces/{ARGOCD}/secrets"}
+
+
+def test_ssh_with_a_login_of_the_object_and_its_host_key(server, stack, tenant, repository):
+    commit(repository, A="1")
+    with GitSshServer(server.root) as ssh:
+        source = git_source(server, tenant, repoURL=ssh.url(tenant.namespace))
+        application_of(tenant, source=source)
+        stack.create_secret(tenant.namespace, "git-login", {"ssh-privatekey": ssh.client_key})
+        apply_object(tenant, gitCredentials={"secretName": "git-login"})
+        status = tenant.ready(reason="FetchFailed")
+        assert "the host key of 127.0.0.1 is not a known one" in message(status)
+        assert ssh.commands == []
+        config_map(stack, "argocd-ssh-known-hosts-cm", {"ssh_known_hosts": ssh.known_hosts.decode()})
+        tenant.until("the key", lambda _: not tenant.annotate("reconcile", os.urandom(4).hex()) and tenant.values())
+        tenant.ready()
+    assert tenant.values() == {"A": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "told"),
+    [
+        pytest.param(lambda r: r.git("push", "--quiet", "origin", "--delete", "release"), "RevisionNotFound", "is no branch", id="deleted-branch"),
+        pytest.param(lambda r: r.commit({ENV: None}, branch="release"), "PathNotFound", "", id="vanished-path"),
+        pytest.param(lambda r: r.remove(), "FetchFailed", "has no such repository", id="lost-repository"),
+    ],
+)  # fmt: skip
+def test_what_vanishes_from_git_is_told_and_nothing_is_deleted(server, tenant, repository, change, reason, told):
+    commit(repository, A="1")
+    repository.commit({}, branch="release")
+    application_of(tenant, source=git_source(server, tenant, targetRevision="release"))
+    tenant.apply(
+        sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": ARGOCD}, prune=True, interval="10s"
+    )
+    tenant.ready()
+    change(repository)
+    status = tenant.until("the loss", lambda s: s["conditions"][0]["status"] == "False", timeout=20)
+    assert status["conditions"][0]["reason"] == reason
+    assert told in message(status)
+    assert tenant.values() == {"A": b"1"}
+
+
+def test_a_force_push_is_followed_and_deletes_nothing_that_it_has(server, tenant, repository):
+    first = commit(repository, A="1", B="2")
+    application_of(tenant, source=git_source(server, tenant), sync=first)
+    apply_object(tenant)
+    tenant.ready()
+    repository.git("commit", "--quiet", "--amend", "--message=rewritten")
+    repository.push("main", force=True)
+    application_of(tenant, source=git_source(server, tenant), sync=repository.head())
+    tenant.until("it", lambda s: s.get("lastAppliedRevision") == f"main@sha1:{repository.head()}", timeout=PROMPT)
+    assert tenant.values() == {"A": b"1", "B": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"repoURL": "https://charts.example.invalid", "chart": "nginx", "targetRevision": "1"}, "only a Helm chart"),
+        ({"repoURL": "oci://registry.example.invalid/app", "path": "."}, "only an OCI artifact"),
+        ({"repoURL": "file:///etc", "path": "."}, "repository URL that is not of the form"),
+        ({"repoURL": "ext::sh -c touch% /tmp/marker", "path": "."}, "repository URL that is not of the form"),
+    ],
+    ids=["helm", "oci", "file", "ext"],
+)
+def test_a_source_that_is_not_in_git_is_told_precisely(tenant, source, told):
+    application_of(tenant, source=source)
+    apply_object(tenant)
+    status = tenant.ready(reason="SourceUnsupported")
+    assert told in message(status)
+    assert "Stalled" in conditions(status)
+
+
+def test_a_redirect_is_not_followed(server, tenant, repository, tmp_path):
+    commit(repository, A="1")
+    with GitServer(tmp_path / "canary") as canary:
+        server.redirect_to = canary.origin
+        application_of(tenant, source=git_source(server, tenant))
+        apply_object(tenant)
+        status = tenant.ready(reason="FetchFailed")
+        assert "redirects are not followed" in message(status)
+        assert canary.requests == []
+
+
+def test_an_application_that_is_missing_is_waited_for_and_seen_when_it_comes(server, tenant, repository):
+    commit(repository, A="1")
+    apply_object(tenant)
+    tenant.ready(reason="SourceNotFound")
+    application_of(tenant, source=git_source(server, tenant))
+    tenant.until("it", lambda s: s["conditions"][0]["reason"] == "ReconciliationSucceeded", timeout=PROMPT)
+    assert tenant.values() == {"A": b"1"}
