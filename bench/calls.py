@@ -29,7 +29,7 @@ from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
-from secret_manager_controller.tenancy import Grants
+from secret_manager_controller.tenancy import Grants, Tenancy
 from secret_manager_controller.testing.aws import AwsServer
 
 PROFILE = "idam/deployment-configuration/profiles/dev/application.secrets.env"
@@ -74,7 +74,7 @@ class Bench:
             owners=self,
             renderer=Renderer(decryptor, Kustomize(decryptor)),
             cluster="bench",
-            controller_namespace="bench",
+            tenancy=Tenancy(controller_namespace="bench"),
         )
 
     def write(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from secret_manager_controller.crd import custom_resource_definition
+from secret_manager_controller.crd import KINDS, custom_resource_definition
 from secret_manager_controller.testing.controlplane import ControlPlane
 from secret_manager_controller.testing.stack import Stack
 
@@ -87,17 +87,20 @@ def control_plane(tool):
 
 @pytest.fixture(scope="session")
 def smc_plane(control_plane):
-    """Return the control plane with our CRD installed and served."""
-    crd = custom_resource_definition()
-    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
-    query = "?fieldManager=tests&force=true"
-    status, answer = control_plane.request("PATCH", path + query, body=crd, content_type="application/apply-patch+yaml")
-    assert status in (200, 201), answer
-    served = "/apis/secret-management.microscaler.io/v1/secretmanagerconfigs"
+    """Return the control plane with our CRDs installed and served."""
+    for kind in KINDS.values():
+        crd = custom_resource_definition(kind)
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+        query = "?fieldManager=tests&force=true"
+        status, answer = control_plane.request(
+            "PATCH", path + query, body=crd, content_type="application/apply-patch+yaml"
+        )
+        assert status in (200, 201), answer
     deadline = time.monotonic() + 30
-    while control_plane.request("GET", served)[0] != 200:
-        assert time.monotonic() < deadline, "the CRD is not served"
-        time.sleep(0.05)
+    for kind in KINDS.values():
+        while control_plane.request("GET", f"/apis/secret-management.microscaler.io/v1/{kind.plural}")[0] != 200:
+            assert time.monotonic() < deadline, f"{kind.plural} are not served"
+            time.sleep(0.05)
     return control_plane
 
 

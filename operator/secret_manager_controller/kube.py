@@ -64,6 +64,7 @@ class ResourcePath:
 
 
 SECRET_MANAGER_CONFIGS = ResourcePath("secret-management.microscaler.io", "v1", "secretmanagerconfigs")
+SECRET_MANAGER_POLICIES = ResourcePath("secret-management.microscaler.io", "v1", "secretmanagerpolicies")
 GIT_REPOSITORIES = ResourcePath("source.toolkit.fluxcd.io", "v1", "gitrepositories")
 SECRETS = ResourcePath("", "v1", "secrets")
 NAMESPACES = ResourcePath("", "v1", "namespaces")
@@ -177,13 +178,22 @@ class KubeClient:
 
     async def list_metadata(self, resource: ResourcePath) -> AsyncIterator[Json]:
         """Yield the metadata of every object of a kind in the cluster, page by page."""
-        token = ""
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+        async for item in self._pages(resource, accept=accept):
+            yield item["metadata"]
+
+    async def list_objects(self, resource: ResourcePath) -> AsyncIterator[Json]:
+        """Yield every object of a kind in the cluster, page by page."""
+        async for item in self._pages(resource, accept="application/json"):
+            yield item
+
+    async def _pages(self, resource: ResourcePath, *, accept: str) -> AsyncIterator[Json]:
+        token = ""
         while True:
             query = f"?limit={LIST_CHUNK}" + (f"&continue={token}" if token else "")
             page = await self._request("GET", resource.url() + query, accept=accept) or {}
             for item in page.get("items") or ():  # Go writes no list as null.
-                yield item["metadata"]
+                yield item
             token = page.get("metadata", {}).get("continue", "")
             if not token:
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,12 +13,13 @@ from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import ConfigError, Reason
+from secret_manager_controller.errors import ConfigError, Reason, RetryableError
 from secret_manager_controller.model.desired import DesiredState, desired_state
 from secret_manager_controller.model.inventory import Inventory, settled
 from secret_manager_controller.model.names import STORE_RULES
 from secret_manager_controller.model.observed import ObservedState, OwnerMark
 from secret_manager_controller.model.plan import Plan, PlanPolicy, UpdatePolicy, cleanup_plan, make_plan, names_to_read
+from secret_manager_controller.model.policy import Policy
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.model.snapshot import Revision
@@ -27,7 +28,7 @@ from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
-from secret_manager_controller.tenancy import Grants, authorize
+from secret_manager_controller.tenancy import Grants, Tenancy, authorize
 
 RENDERING_VERSION = "2"
 """Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""
@@ -55,6 +56,26 @@ class Owners(Protocol):
     async def living(self, marks: Collection[OwnerMark]) -> frozenset[OwnerMark]:
         """Return those of the marks whose object exists, or may exist."""
         ...
+
+
+class Policies(Protocol):
+    """Which policies there are."""
+
+    async def of(self, namespace: str) -> Sequence[Policy]:
+        """Return the policies for a namespace as they are now.
+
+        Raises:
+            RetryableError: StoreUnavailable: the namespace's labels cannot be read.
+        """
+        ...
+
+
+class NoPolicies:
+    """`Policies` where there are none: in mode shared, and without a cluster."""
+
+    async def of(self, namespace: str) -> Sequence[Policy]:  # noqa: ARG002 - the protocol's signature.
+        """Return none."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +162,8 @@ class Reconciler:
     owners: Owners
     renderer: Renderer
     cluster: str
-    controller_namespace: str
+    tenancy: Tenancy
+    policies: Policies = field(default_factory=NoPolicies)
     memory: VersionMemory = field(default_factory=VersionMemory)
     looks: Looks = field(default_factory=lambda: Looks(time.monotonic))
 
@@ -164,7 +186,8 @@ class Reconciler:
         spec = request.spec
         if (missing := not_implemented(spec)) is not None:
             raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
-        grants = authorize(spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
+        grants = await self.grants(request)
+        grants.check_names(request.inventory)
         revision = await self.source.resolve(grants.source)
         try:
             return await self._prepared(request, progress, grants, revision)
@@ -183,7 +206,7 @@ class Reconciler:
         progress.revision = revision.revision
         progress.key_namespaces = grants.key_namespaces
         progress.keys = keys = await self.keys.find(grants.key_namespaces)
-        progress.settled_key = settled_key(request, revision, keys)
+        progress.settled_key = settled_key(request, revision, keys, grants)
         provider, store = await self.stores.open(spec, grants)
         observed: ObservedState | None = None
         # What is to be looked at again, only in case, leaves the store's quota to what changed.
@@ -193,7 +216,7 @@ class Reconciler:
             if self._settled(request, observed):
                 return None
         async with self.source.fetch(grants.source, revision) as snapshot:
-            inputs = await self.renderer.gather(snapshot, spec.secrets)
+            inputs = await self.renderer.gather(snapshot.confined(grants.source.paths), spec.secrets)
         progress.inputs_key = inputs_key(request, self.renderer.digest(inputs), keys)
         if observed is None and request.inputs_key == progress.inputs_key:
             # The commit touched nothing of this object. Whoever only followed it need not look at the store again.
@@ -202,7 +225,8 @@ class Reconciler:
             observed = await self._look(request, provider)
             if self._settled(request, observed):
                 return None
-        desired = await self._desired(request, inputs, keys)
+        desired = await self._desired(request, grants, inputs, keys)
+        grants.check_names(desired.secrets)
         recorded = frozenset(request.inventory)
         names = recorded | desired.secrets.keys()
         if observed is None or names != recorded:
@@ -235,11 +259,21 @@ class Reconciler:
             OwnershipLost: the fence closed.
         """
         me = self.mark(request)
-        grants = authorize(request.spec, namespace=request.namespace, controller_namespace=self.controller_namespace)
+        grants = await self.grants(request)
+        grants.check_names(request.inventory)
         provider, store = await self.stores.open(request.spec, grants)
         observed = await provider.observe(frozenset(request.inventory), mark=me)
         session = StoreSession(provider=provider, store=store, mark=me, revision="", fence=fence, memory=self.memory)
         return await apply(cleanup_plan(observed, me), request.inventory, session)
+
+    async def grants(self, request: Request) -> Grants:
+        """Return what an object may read and write.
+
+        Raises:
+            AccessDenied: something that it refers to is not granted.
+        """
+        policies = await self.policies.of(request.namespace)
+        return authorize(request.spec, namespace=request.namespace, tenancy=self.tenancy, policies=policies)
 
     def mark(self, request: Request) -> OwnerMark:
         """Return the owner mark of an object."""
@@ -254,9 +288,14 @@ class Reconciler:
         create_only = request.spec.update_policy is UpdatePolicy.CREATE_ONLY
         return settled(request.inventory, observed, me=self.mark(request), ignore_versions=create_only)
 
-    async def _desired(self, request: Request, inputs: Inputs, keys: KeyRing) -> DesiredState:
+    async def _desired(self, request: Request, grants: Grants, inputs: Inputs, keys: KeyRing) -> DesiredState:
         secrets = request.spec.secrets
-        plaintext = await self.renderer.render(inputs, keys)
+        try:
+            plaintext = await self.renderer.render(inputs, keys)
+        except RetryableError as error:
+            if error.reason is Reason.KEY_UNAVAILABLE and grants.missing_keys is not None:
+                raise RetryableError(error.reason, f"{error.message}; {grants.missing_keys}") from error
+            raise
         rules = STORE_RULES[request.spec.provider.type]
         return desired_state(plaintext, prefix=secrets.prefix, suffix=secrets.suffix, rules=rules)
 
@@ -300,9 +339,10 @@ class Prepared:
     revision: Revision
 
 
-def settled_key(request: Request, revision: Revision, keys: KeyRing) -> str:
+def settled_key(request: Request, revision: Revision, keys: KeyRing, grants: Grants) -> str:
     """Return the fingerprint of all that decides the desired state: spec, source, keys, and how we render."""
-    return _fingerprint(request, revision.digest, keys)
+    shown = grants.source.paths or ()
+    return _fingerprint(request, "\0".join((revision.digest, *shown)), keys)
 
 
 def inputs_key(request: Request, digest: str, keys: KeyRing) -> str:

@@ -406,20 +406,6 @@ def test_an_objects_role_is_assumed_instead_of_the_pods(stack, tenant):
 # --- what is not granted, or not there yet
 
 
-def test_a_credential_secret_of_another_namespace_is_denied_and_never_read(stack, make_tenant):
-    victim, attacker = make_tenant("victim"), make_tenant("attacker")
-    store = attacker.spec()["provider"]["aws"]
-    store["auth"]["secretNamespace"] = victim.namespace
-    attacker.commit(A="1")
-    attacker.apply(provider={"type": "aws", "aws": store})
-    status = attacker.ready(reason="AccessDenied")
-    told = f"spec.provider.aws.auth.secretNamespace {victim.namespace!r} is neither the object's own namespace nor the controller's"
-    assert told in message(status)
-    assert "Stalled" in conditions(status)
-    assert attacker.values() == {}
-    assert [event["requestURI"] for event in victim.audit()] == []
-
-
 def test_a_credential_secret_of_the_controllers_namespace_may_be_named(stack, tenant):
     stack.create_aws_credentials(CONTROLLER_NAMESPACE, "shared-login")
     store = tenant.spec()["provider"]["aws"]

@@ -11,6 +11,7 @@ from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
 from secret_manager_controller.model.observed import OwnerMark
+from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
@@ -19,11 +20,27 @@ from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
+from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
 ME = OwnerMark("cluster-1", "team-a/idam")
 ANOTHER = OwnerMark("cluster-1", "team-b/other")
 PROFILE = "idam/deployment-configuration/profiles/dev"
+
+
+REPO = {"namespace": "flux-system", "name": "repo"}
+AWS_STORE = {"aws": {"region": "eu-central-1"}}
+
+
+def policy(**grants):
+    return parse_policy({"metadata": {"name": "p"}, "spec": {"namespaces": {"names": ["team-a"]}, **grants}})
+
+
+class NoKey(Decryptor):
+    """A decryptor to which everything is encrypted for somebody else."""
+
+    def read(self, data, **_):
+        raise RetryableError(Reason.KEY_UNAVAILABLE, "no key")
 
 
 class Source:
@@ -66,6 +83,7 @@ class World:
         self.dead = set()
         self.key_namespaces = None
         decryptor = Decryptor(HashKey(b"k" * 32))
+        self.policies = []
         self.reconciler = Reconciler(
             source=self.source,
             keys=self,
@@ -73,11 +91,18 @@ class World:
             owners=self,
             renderer=Renderer(decryptor, Kustomize(decryptor)),
             cluster="cluster-1",
-            controller_namespace="microscaler-system",
+            tenancy=Tenancy(controller_namespace="microscaler-system"),
+            policies=self,
             looks=Looks(lambda: self.now),
         )
         self.request = None
         self.spec()
+
+    def isolate(self, **grants):
+        """Switch to mode isolated, with one policy for the object's namespace."""
+        tenancy = Tenancy(controller_namespace="microscaler-system", mode=Mode.ISOLATED)
+        self.reconciler = dataclasses.replace(self.reconciler, tenancy=tenancy)
+        self.policies = [policy(**grants)]
 
     def spec(self, **changes):
         body = {
@@ -94,6 +119,10 @@ class World:
         path = self.root / PROFILE / "application.secrets.env"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{key}={value}\n" for key, value in env.items()))
+
+    async def of(self, namespace):
+        assert namespace == "team-a"
+        return self.policies
 
     async def find(self, namespaces):
         self.key_namespaces = namespaces
@@ -357,11 +386,57 @@ async def test_what_is_not_implemented_is_said_before_anything_is_read(world):
 
 
 async def test_a_foreign_credential_secret_is_denied_before_anything_is_read(world):
+    world.isolate(stores=[AWS_STORE], sources=[REPO])
     auth = {"authType": "AccessKeys", "secretName": "keys", "secretNamespace": "team-b"}
-    world.spec(provider={"type": "aws", "aws": {"auth": auth}})
+    world.spec(provider={"type": "aws", "aws": {"region": "eu-central-1", "auth": auth}})
     with pytest.raises(AccessDenied, match="secretNamespace"):
         await world.reconcile()
     assert (world.key_namespaces, world.calls()) == (None, [])
+
+
+async def test_names_outside_of_the_grant_reach_no_store(world):
+    world.isolate(stores=[AWS_STORE | {"namePrefixes": ["team-a-"]}], sources=[REPO])
+    world.files(URL="u")
+    with pytest.raises(AccessDenied, match="idam-URL"):
+        await world.reconcile()
+    assert world.calls() == []
+
+
+async def test_a_policy_that_is_taken_away_stops_the_next_reconcile_and_the_clean_up_and_deletes_nothing(world):
+    world.isolate(stores=[AWS_STORE], sources=[REPO])
+    world.files(URL="u")
+    await world.reconcile()
+    assert await world.reconcile() is None
+    for left in ([], [policy(stores=[AWS_STORE | {"namePrefixes": ["other-"]}], sources=[REPO])]):
+        world.policies = left
+        with pytest.raises(AccessDenied):
+            await world.reconcile()
+        with pytest.raises(AccessDenied):
+            await world.reconciler.cleanup(world.request, SoleMemberFence())
+        assert (world.calls(), world.store.values()) == ([], {"idam-URL": b"u"})
+
+
+async def test_only_the_granted_directories_of_a_source_are_shown(world):
+    world.isolate(stores=[AWS_STORE], sources=[REPO | {"paths": ["idam"]}])
+    world.spec(secrets={"environment": "dev", "basePath": "idam"})
+    world.files(URL="u")
+    await world.reconcile()
+    world.isolate(stores=[AWS_STORE], sources=[REPO | {"paths": ["idam/elsewhere"]}])
+    with pytest.raises(AccessDenied, match="directory 'idam'"):
+        await world.reconcile()
+
+
+async def test_a_missing_key_tells_which_grant_would_lend_the_controllers(world):
+    world.isolate(stores=[AWS_STORE], sources=[REPO])
+    decryptor = NoKey(HashKey(b"k" * 32))
+    renderer = Renderer(decryptor, Kustomize(decryptor))
+    world.reconciler = dataclasses.replace(world.reconciler, renderer=renderer)
+    world.files(URL="u")
+    with pytest.raises(
+        RetryableError, match=r"no key; make a key Secret in namespace 'team-a', or have controllerKeys"
+    ):
+        await world.reconcile()
+    assert world.key_namespaces == ("team-a",)
 
 
 async def test_cleanup_deletes_what_is_ours_and_nothing_else(world):

@@ -20,6 +20,7 @@ VERBS = {
     "apply": "Make the store equal to a directory, once and without a cluster.",
     "list": "List SecretManagerConfigs.",
     "plan": "Show what apply would change, without a cluster.",
+    "policy": "See what SecretManagerPolicies grant.",
     "reconcile": "Have a SecretManagerConfig reconciled now.",
     "shards": "Show which replica works on which namespaces.",
     "status": "Show the status of a SecretManagerConfig.",

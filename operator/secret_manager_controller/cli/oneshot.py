@@ -26,9 +26,11 @@ from secret_manager_controller.reconcile import Prepared, Progress, Reconciler, 
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.worktree import WorktreeSource
-from secret_manager_controller.tenancy import Grants, authorize
+from secret_manager_controller.tenancy import Grants, Tenancy, authorize
 
 HASH_KEY_BYTES = 32
+NO_NAMESPACE = ""
+"""Of the controller: there is none, and keys and logins come from this process."""
 
 _HINTS: Mapping[Reason, str] = {
     Reason.KEY_UNAVAILABLE: "msmctl takes keys from --key-file, SOPS_AGE_KEY and SOPS_AGE_KEY_FILE",
@@ -130,9 +132,7 @@ class OneShot:
     async def _request(self, manifest: Manifest, spec: Spec) -> Request:
         confirmed = manifest.confirm_prune
         if self.confirm_prune:
-            grants = authorize(
-                spec, namespace=manifest.namespace, controller_namespace=self.reconciler.controller_namespace
-            )
+            grants = authorize(spec, namespace=manifest.namespace, tenancy=self.reconciler.tenancy)
             confirmed = (await self.reconciler.source.resolve(grants.source)).revision
         # What the object owns is not recorded anywhere but in the store: its owner marks tell.
         return Request(
@@ -162,7 +162,7 @@ async def one_shot(what: OneShotOptions, environment: Environment | None = None)
         owners=EveryOwnerLives(),
         renderer=Renderer(decryptor, Kustomize(decryptor, binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY)),
         cluster=what.cluster_id,
-        controller_namespace=what.controller_namespace,
+        tenancy=Tenancy(controller_namespace=NO_NAMESPACE),
     )
     try:
         yield OneShot(reconciler, what.confirm_prune)

@@ -95,7 +95,6 @@ class OneShotOptions:
         source: the directory that stands for the Git source.
         key_files: SOPS keys.
         cluster_id: part of the owner marks.
-        controller_namespace: where a controller would run, whose Secrets the objects may name.
         confirm_prune: whether more may be pruned than the bound allows.
     """
 
@@ -103,7 +102,6 @@ class OneShotOptions:
     source: Path
     key_files: tuple[Path, ...]
     cluster_id: str
-    controller_namespace: str
     confirm_prune: bool
 
 
@@ -136,15 +134,6 @@ def one_shot_options(command: F) -> F:
         show_envvar=True,
         metavar="ID",
         help="Whose secrets these are: a part of the owner marks in the store.",
-    )
-    @click.option(
-        "--controller-namespace",
-        envvar="POD_NAMESPACE",
-        default="microscaler-system",
-        show_default=True,
-        show_envvar=True,
-        type=NAMESPACE_NAME,
-        help="Namespace whose Secrets an object may name beside its own namespace's.",
     )
     @click.option("--confirm-prune", is_flag=True, help="Let prune delete more than half of the secrets.")
     @functools.wraps(command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,6 +123,10 @@ class ObjectCache:
     def using(self, source: SourceKey) -> tuple[str, ...]:
         """Return the keys of the objects that refer to a source."""
         return tuple(self._by_source.get(source, ()))
+
+    def in_namespaces(self, namespaces: Collection[str]) -> tuple[str, ...]:
+        """Return the keys of the objects in any of these namespaces."""
+        return tuple(key for key in self._records if key.partition("/")[0] in namespaces)
 
     def ghosts(self, existing: Iterable[str]) -> tuple[str, ...]:
         """Return the keys of records whose object does not exist: their deletion fell into a gap of the watch."""

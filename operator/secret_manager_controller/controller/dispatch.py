@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from secret_manager_controller.controller.cache import ObjectCache, SourceKey, record_of
+from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.watched_sources import WatchedSources
 
@@ -20,6 +21,7 @@ class Dispatcher:
         *,
         cache: ObjectCache,
         sources: WatchedSources,
+        policies: PolicyBook,
         queue: WorkQueue,
         owns: Callable[[str], bool],
         gone: Callable[[str], None],
@@ -29,12 +31,14 @@ class Dispatcher:
         Args:
             cache: the records to keep up to date.
             sources: the sources to keep up to date.
+            policies: the policies to keep up to date.
             queue: where changed objects go.
             owns: tells whether a key is worked on here; the others are remembered, for when their shard is gained.
             gone: told the key of each object that does not exist any more.
         """
         self._cache = cache
         self._sources = sources
+        self._policies = policies
         self._queue = queue
         self._owns = owns
         self._gone = gone
@@ -68,6 +72,27 @@ class Dispatcher:
         self._sources.remove(source)
         self._queue_users(source)
 
+    def policy_seen(self, body: Body) -> None:
+        """Queue every object whose grants may have changed."""
+        self._queue_namespaces(self._policies.put(body))
+
+    def policy_deleted(self, body: Body) -> None:
+        """Queue every object that may have lost a grant, so that the next thing it does is to stop."""
+        self.forget_policy(body["metadata"]["name"])
+
+    def forget_policy(self, name: str) -> None:
+        """Forget a policy that does not exist."""
+        self._queue_namespaces(self._policies.remove(name))
+
+    def namespace_seen(self, body: Body) -> None:
+        """Queue the namespace's objects if its labels put it under other policies."""
+        if self._policies.put_namespace(body):
+            self._queue_namespaces((body["metadata"]["name"],))
+
+    def namespace_deleted(self, body: Body) -> None:
+        """Forget the namespace."""
+        self._policies.remove_namespace(body["metadata"]["name"])
+
     def sweep_objects(self, existing: Collection[str], *, listed: bool) -> int:
         """Queue what the watch missed: records without an object, and objects without a record; return how many.
 
@@ -95,6 +120,10 @@ class Dispatcher:
             self._sources.remove(source)
             self._queue_users(source)
         return len(ghosts)
+
+    def _queue_namespaces(self, namespaces: Collection[str]) -> None:
+        for key in self._cache.in_namespaces(namespaces):
+            self._add(key)
 
     def _queue_users(self, source: SourceKey) -> None:
         for key in self._cache.using(source):

@@ -20,7 +20,13 @@ from typing import Any, Protocol
 import kopf
 
 from secret_manager_controller.controller.kinds import Kinds
-from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, ApiServer, ResourcePath
+from secret_manager_controller.kube import (
+    NAMESPACES,
+    SECRET_MANAGER_CONFIGS,
+    SECRET_MANAGER_POLICIES,
+    ApiServer,
+    ResourcePath,
+)
 
 Body = Mapping[str, Any]
 
@@ -47,6 +53,22 @@ class ChangeSink(Protocol):
         """Take note that a source is gone."""
         ...
 
+    def policy_seen(self, body: Body) -> None:
+        """Take note of a SecretManagerPolicy as it is now."""
+        ...
+
+    def policy_deleted(self, body: Body) -> None:
+        """Take note that a SecretManagerPolicy is gone."""
+        ...
+
+    def namespace_seen(self, body: Body) -> None:
+        """Take note of a Namespace as it is now."""
+        ...
+
+    def namespace_deleted(self, body: Body) -> None:
+        """Take note that a Namespace is gone."""
+        ...
+
 
 class Informer(Protocol):
     """Lists and watches the cluster until told to stop."""
@@ -64,8 +86,15 @@ class Informer(Protocol):
 class KopfInformer:
     """An informer on `kopf.operator`, with a registry of its own and all of kopf's writing switched off."""
 
-    def __init__(self, server: ApiServer) -> None:
+    def __init__(self, server: ApiServer, *, policies: bool) -> None:
+        """Make an informer.
+
+        Args:
+            server: the API server.
+            policies: whether policies and namespaces are watched too, as mode isolated needs it.
+        """
         self._server = server
+        self._policies = policies
 
     async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """See `Informer.run`; the sink and `started` are called in the caller's loop."""
@@ -101,6 +130,16 @@ class KopfInformer:
 
         for kind, path in kinds.items():
             kopf.on.event(*_selector(path), registry=registry, id=f"on-{kind}")(_source_handler(kind, sink, here))
+
+        if self._policies:
+
+            @kopf.on.event(*_selector(SECRET_MANAGER_POLICIES), registry=registry)
+            async def on_policy(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - likewise.
+                here(sink.policy_deleted if type == "DELETED" else sink.policy_seen, body)
+
+            @kopf.on.event(*_selector(NAMESPACES), registry=registry)
+            async def on_namespace(type: str | None, body: Body, **_: Any) -> None:  # noqa: A002 - likewise.
+                here(sink.namespace_deleted if type == "DELETED" else sink.namespace_seen, body)
 
         return registry
 

@@ -35,6 +35,7 @@ from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.ownership import OwnedWork
+from secret_manager_controller.controller.policies import PolicyBook, PolicyStatusWriter
 from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.controller.settings import LONGEST_EFFECT, Settings, SettingsError
@@ -50,14 +51,16 @@ from secret_manager_controller.kube import (
     LEASE_GROUP,
     NAMESPACES,
     SECRET_MANAGER_CONFIGS,
+    SECRET_MANAGER_POLICIES,
     ApiServer,
     KubeClient,
     KubeConfigError,
     KubeError,
+    ResourcePath,
 )
 from secret_manager_controller.model.spec import SourceKind
 from secret_manager_controller.providers.budget import SHARED_BUDGETS
-from secret_manager_controller.reconcile import Reconciler
+from secret_manager_controller.reconcile import NoPolicies, Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.argocd import ArgoSource
@@ -66,6 +69,7 @@ from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.git.private import sweep_private_directories
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.kinds import SourceOfKind
+from secret_manager_controller.tenancy import Mode, Tenancy
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 
@@ -97,6 +101,7 @@ class Parts:
     metrics: Metrics
     kinds: Kinds
     waiting: KeyWaiters
+    policy_statuses: PolicyStatusWriter | None
 
 
 @asynccontextmanager
@@ -111,8 +116,13 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         kube = await stack.enter_async_context(
             KubeClient(server, user_agent=f"secret-manager-controller/{__version__}")
         )
+        book = PolicyBook(kube)
+        isolated = settings.tenancy_mode is Mode.ISOLATED
         try:
-            await check_installed(kube)
+            await check_installed(kube, SECRET_MANAGER_CONFIGS)
+            if isolated:
+                await check_installed(kube, SECRET_MANAGER_POLICIES)
+                await book.load()
             cluster = settings.cluster_id or await cluster_id(kube)
             hash_key = await load_hash_key(kube, settings.namespace)
             kinds = await served_kinds(kube)
@@ -164,11 +174,13 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             owners=ClusterOwners(kube, cluster),
             renderer=Renderer(decryptor, Kustomize(decryptor, binary=settings.kustomize_binary)),
             cluster=cluster,
-            controller_namespace=settings.namespace,
+            tenancy=tenancy_of(settings, os.environ),
+            policies=book if isolated else NoPolicies(),
         )
         dispatcher = Dispatcher(
             cache=cache,
             sources=sources,
+            policies=book,
             queue=queue,
             owns=work.owns,
             gone=lambda key: metrics.set_managed(key, 0),
@@ -178,7 +190,9 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         worker = Worker(
             kube=kube, reconciler=reconciler, queue=queue, metrics=metrics, gone=dispatcher.forget, waiting=waiting
         )
-        yield Parts(queue, worker, dispatcher, Sweeper(kube, dispatcher, kinds), member, work, metrics, kinds, waiting)
+        sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
+        statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
+        yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, statuses)
 
 
 def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
@@ -221,6 +235,9 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         background.append(asyncio.create_task(sweeps, name="sweeper"))
         background.append(asyncio.create_task(_take_part(parts), name="membership"))
         background.append(asyncio.create_task(parts.waiting.run(), name="key watch"))
+        if parts.policy_statuses is not None:
+            statuses = parts.policy_statuses.run(caught_up=parts.sweeper.caught_up)
+            background.append(asyncio.create_task(statuses, name="policy-statuses"))
         workers = [asyncio.create_task(_work(parts), name=f"worker-{number}") for number in range(settings.workers)]
         logger.info(
             "Started",
@@ -243,11 +260,20 @@ class WatchLost(Exception):  # noqa: N818 - it tells an event.
     """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
 
 
-async def check_installed(kube: KubeClient) -> None:
-    """Raise `KubeError` if the kind that we work on is not installed: the watch of it would be silent for ever."""
-    resource = SECRET_MANAGER_CONFIGS
+async def check_installed(kube: KubeClient, resource: ResourcePath) -> None:
+    """Raise `KubeError` if a kind that we work on is not installed: the watch of it would be silent for ever."""
     if await kube.get(f"{resource.url()}?limit=1") is None:
         raise KubeError(404, f"the CustomResourceDefinition {resource.plural}.{resource.group} is not installed")
+
+
+def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
+    """Return what is set for all objects; the account of the controller's own role is a part of its ARN."""
+    role = environment.get("AWS_ROLE_ARN", "").split(":")
+    return Tenancy(
+        controller_namespace=settings.namespace,
+        mode=settings.tenancy_mode,
+        controller_account=role[4] if len(role) > 5 else None,
+    )
 
 
 async def cluster_id(kube: KubeClient) -> str:
@@ -347,7 +373,8 @@ def main() -> None:
     configure_logging(settings.log_level, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
     try:
         server = ApiServer.load()
-        asyncio.run(run(settings, server, KopfInformer(server), asyncio.Event()))
+        informer = KopfInformer(server, policies=settings.tenancy_mode is Mode.ISOLATED)
+        asyncio.run(run(settings, server, informer, asyncio.Event()))
     except (KubeConfigError, StartupError, WatchLost) as error:
         sys.exit(_told(error, code=1))
 

@@ -16,6 +16,7 @@ from secret_manager_controller import kube
 from secret_manager_controller.errors import foreign
 from secret_manager_controller.providers import calls
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY
+from secret_manager_controller.tenancy import Mode
 
 DEFAULT_NAMESPACE = "microscaler-system"
 LONGEST_EFFECT = max(calls.REQUEST_TIMEOUT, kube.REQUEST_TIMEOUT)
@@ -45,6 +46,7 @@ class Settings:
         artifact_hosts: `ARTIFACT_HOSTS`: host names, separated by commas, that Flux' artifacts may come from, each with
             all below it.
         git_refresh: `GIT_REFRESH_SECONDS`: how long the refs of an Application's repository count as what they were.
+        tenancy_mode: `TENANCY_MODE`: isolated, or shared by one team.
         workers: `WORKERS`: how many objects are reconciled at a time.
         shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop, or the handover of a shard, waits for reconciles that
             are under way.
@@ -65,6 +67,7 @@ class Settings:
     cache_directory: Path
     artifact_hosts: tuple[str, ...]
     git_refresh: float
+    tenancy_mode: Mode
     workers: int
     shutdown_grace: float
     sweep_interval: float
@@ -90,6 +93,7 @@ class Settings:
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
             artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
             git_refresh=_number(env, "GIT_REFRESH_SECONDS", 60, least=1, most=86_400),
+            tenancy_mode=_mode(env),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
@@ -97,6 +101,14 @@ class Settings:
             replica=_replica(env),
             sharding=_sharding(env, drain_timeout=shutdown_grace),
         )
+
+
+def _mode(env: Mapping[str, str]) -> Mode:
+    raw = env.get("TENANCY_MODE") or Mode.SHARED
+    try:
+        return Mode(raw)
+    except ValueError:
+        raise SettingsError(f"TENANCY_MODE={foreign(raw)!r}: expected {' or '.join(Mode)}") from None
 
 
 def _hosts(raw: str) -> tuple[str, ...]:

@@ -11,7 +11,14 @@ import logging
 
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
-from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError, ResourcePath
+from secret_manager_controller.controller.policies import PolicyBook
+from secret_manager_controller.kube import (
+    SECRET_MANAGER_CONFIGS,
+    SECRET_MANAGER_POLICIES,
+    KubeClient,
+    KubeError,
+    ResourcePath,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +38,16 @@ class Sweeper:
         kube: the API server.
         dispatcher: told what the watch missed.
         kinds: the kinds of sources that are watched, and where.
+        policies: the policies, where they are watched too.
     """
 
-    def __init__(self, kube: KubeClient, dispatcher: Dispatcher, kinds: Kinds) -> None:
+    def __init__(
+        self, kube: KubeClient, dispatcher: Dispatcher, kinds: Kinds, policies: PolicyBook | None = None
+    ) -> None:
         self._kube = kube
         self._dispatcher = dispatcher
         self._watched = dict(kinds)
+        self._policies = policies
         self.caught_up = asyncio.Event()
 
     async def run(self, interval: float, *, started: asyncio.Event) -> None:
@@ -83,7 +94,17 @@ class Sweeper:
             else:  # The kind was uninstalled, and all of it is gone; a new one needs a new watch.
                 del self._watched[kind]
                 missed += self._dispatcher.sweep_sources(kind, ())
-        return missed
+        return missed + (0 if self._policies is None else await self._sweep_policies(self._policies))
+
+    async def _sweep_policies(self, policies: PolicyBook) -> int:
+        existing = {metadata["name"] async for metadata in self._kube.list_metadata(SECRET_MANAGER_POLICIES)}
+        gone = 0
+        for name in policies.ghosts(existing):
+            # Made after the listing, it would be forgotten for good: the watch has told of it already.
+            if await self._kube.get(SECRET_MANAGER_POLICIES.url(name=name)) is None:
+                self._dispatcher.forget_policy(name)
+                gone += 1
+        return gone
 
     async def _list(self, resource: ResourcePath) -> frozenset[tuple[str, str]]:
         return frozenset([(m["namespace"], m["name"]) async for m in self._kube.list_metadata(resource)])

@@ -20,6 +20,7 @@ import blake3
 import yarl
 
 from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.model.hosts import host_matches
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.sources.protocol import RevisionReplaced
 
@@ -113,16 +114,11 @@ def check_host(host: str, *, allowed_hosts: Collection[str]) -> None:
     Raises:
         AccessDenied: the host is another one.
     """
-    # Flux writes `source-controller.flux-system.svc.cluster.local.`, with the root's dot.
-    name = host.rstrip(".").lower()
-    for suffix in allowed_hosts:
-        allowed = suffix.strip(".").lower()
-        if name == allowed or name.endswith("." + allowed):
-            return
-    raise AccessDenied(
-        f"the artifact is on host {foreign(host)!r}, which is none of the allowed artifact hosts; the controller's "
-        "setting ARTIFACT_HOSTS lists them"
-    )
+    if not host_matches(host, allowed_hosts):
+        raise AccessDenied(
+            f"the artifact is on host {foreign(host)!r}, which is none of the allowed artifact hosts; the controller's "
+            "setting ARTIFACT_HOSTS lists them, and spec.artifactHosts of a SecretManagerPolicy more in mode isolated"
+        )
 
 
 async def download(

@@ -102,13 +102,12 @@ class FluxSource:
             raise RetryableError(Reason.SOURCE_NOT_FOUND, message)
         return revision_of(found, require_verified=ref.require_verified)
 
-    def fetch(self, ref: SourceReference, revision: Revision) -> AbstractAsyncContextManager[SnapshotTree]:  # noqa: ARG002 - its URL says where it is.
+    def fetch(self, ref: SourceReference, revision: Revision) -> AbstractAsyncContextManager[SnapshotTree]:
         """Lease the files of a revision; see `Source.fetch`."""
-        if self._allowed_hosts is not None:  # Whether it is here already must not decide who may read it.
-            check_host(check_url(revision.url, of="the source").host or "", allowed_hosts=self._allowed_hosts)
-        return self._cache.lease(
-            revision, download=partial(download, self._session, revision, allowed_hosts=self._allowed_hosts)
-        )
+        allowed = None if self._allowed_hosts is None else (*self._allowed_hosts, *ref.artifact_hosts)
+        if allowed is not None:  # Whether it is here already must not decide who may read it.
+            check_host(check_url(revision.url, of="the source").host or "", allowed_hosts=allowed)
+        return self._cache.lease(revision, download=partial(download, self._session, revision, allowed_hosts=allowed))
 
 
 def _check_verified(source: Mapping[str, Any], status: Mapping[str, Any], name: str) -> None:

@@ -49,6 +49,11 @@ class SourceReference(Protocol):
         ...
 
     @property
+    def artifact_hosts(self) -> tuple[str, ...]:
+        """Hosts that its files may be fetched from beside the controller's own."""
+        ...
+
+    @property
     def source_name(self) -> str | None:
         """Which of an Application's sources to read."""
         ...

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.model.snapshot import Snapshot
@@ -53,9 +54,27 @@ class SnapshotTree(Snapshot):
     Attributes:
         links: paths of symbolic links that the artifact held and that were left out when it was unpacked. Reading one
             is an error and not an absence: a file that silently went missing would look like a secret to prune.
+        within: the directories that are shown, each with all below it; None for all. What is outside of them does not
+            exist here, but for the directories on the way.
     """
 
     links: frozenset[str] = frozenset()
+    within: tuple[tuple[str, ...], ...] | None = None
+
+    def confined(self, directories: Collection[str] | None) -> Self:
+        """Return the same snapshot, of which nothing is shown but these directories; None shows all.
+
+        Raises:
+            PermanentError: PathNotFound, for a directory that is not one inside the source.
+        """
+        return replace(self, within=None if directories is None else tuple(map(split_path, directories)))
+
+    def shows(self, names: tuple[str, ...], *, on_the_way: bool = True) -> bool:
+        """Tell whether a path is shown: one of the directories, below one, or (a directory) on the way to one."""
+        if self.within is None:
+            return True
+        inside = any(names[: len(inner)] == inner for inner in self.within)
+        return inside or (on_the_way and any(inner[: len(names)] == names for inner in self.within))
 
     def read_file(self, path: str) -> bytes | None:
         """Return a regular file's content, or None if there is no such path.
@@ -66,7 +85,7 @@ class SnapshotTree(Snapshot):
         """
         *parents, name = split_path(path) or (".",)
         with self._open_directory(path, tuple(parents)) as directory:
-            if directory is None:
+            if directory is None or not self.shows((*parents, name), on_the_way=False):
                 return None
             self._refuse_left_out(path, (*parents, name))
             try:
@@ -99,7 +118,7 @@ class SnapshotTree(Snapshot):
             parent, _, name = link.rpartition("/")
             if parent == here:
                 found[name] = False
-        return dict(sorted(found.items()))
+        return {name: found[name] for name in sorted(found) if self.shows((*names, name))}
 
     def exists(self, path: str) -> bool:
         """Return whether a path names a regular file or a directory.
@@ -109,7 +128,7 @@ class SnapshotTree(Snapshot):
         """
         *parents, name = split_path(path) or (".",)
         with self._open_directory(path, tuple(parents)) as directory:
-            if directory is None:
+            if directory is None or not self.shows(split_path(path)):
                 return False
             self._refuse_left_out(path, (*parents, name))
             try:
@@ -128,6 +147,8 @@ class SnapshotTree(Snapshot):
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for index, name in enumerate(names):
+                if not self.shows(names[: index + 1]):
+                    break
                 self._refuse_left_out(path, names[: index + 1])
                 try:
                     inner = os.open(name, _DIRECTORY, dir_fd=descriptor)

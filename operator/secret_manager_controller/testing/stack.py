@@ -26,12 +26,13 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from lease_sharding.leases import GROUP, Names, config_lease, format_lease, placeholder, released
-from secret_manager_controller.crd import custom_resource_definition
+from secret_manager_controller.crd import KINDS, custom_resource_definition
 from secret_manager_controller.kube import (
     GIT_REPOSITORIES,
     LEASE_GROUP,
     LEASES,
     SECRET_MANAGER_CONFIGS,
+    SECRET_MANAGER_POLICIES,
     SECRETS,
     ResourcePath,
 )
@@ -57,7 +58,10 @@ FLUX_KINDS = {
     "ExternalArtifact": ResourcePath(GIT_REPOSITORIES.group, "v1", "externalartifacts"),
 }
 APPLICATIONS = ResourcePath("argoproj.io", "v1alpha1", "applications")
-PLURALS = {kind: path.plural for kind, path in FLUX_KINDS.items()}
+PLURALS = {kind: path.plural for kind, path in FLUX_KINDS.items()} | {
+    "NetworkPolicy": "networkpolicies",
+    "SecretManagerPolicy": "secretmanagerpolicies",
+}
 """Plurals that are more than the kind in lower case with an `s`."""
 
 
@@ -159,11 +163,12 @@ class Stack:
             )
             artifacts = closing.enter_context(ArtifactServer(repository, namespace=SOURCE_NAMESPACE, name=SOURCE_NAME))
             stack = cls(directory, plane, aws, repository, artifacts)
-            stack.apply(custom_resource_definition())
+            for kind in KINDS.values():
+                stack.apply(custom_resource_definition(kind))
             for crd in (*flux_crds.iterdir(), *(argocd_crds.iterdir() if argocd_crds else ())):
                 stack.apply(yaml.safe_load(crd.read_text()))
             argo = [APPLICATIONS] if argocd_crds else []
-            for resource in (SECRET_MANAGER_CONFIGS, *FLUX_KINDS.values(), *argo):
+            for resource in (SECRET_MANAGER_CONFIGS, SECRET_MANAGER_POLICIES, *FLUX_KINDS.values(), *argo):
                 stack.wait(f"{resource.plural} to be served", functools.partial(stack.get, resource.url()))
             for namespace in (CONTROLLER_NAMESPACE, SOURCE_NAMESPACE):
                 stack.create_namespace(namespace)

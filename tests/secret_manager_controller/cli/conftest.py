@@ -53,6 +53,8 @@ class FakeApiServer:
     Attributes:
         objects: by namespace and name; change them through `put`.
         leases: what a listing of the Leases in microscaler-system shows.
+        policies: the SecretManagerPolicies.
+        namespaces: the labels of namespaces.
         requests: method and path of each request.
         forbidden: verbs that are refused with 403.
         installed: whether the CRD is there.
@@ -63,6 +65,8 @@ class FakeApiServer:
         self.objects = {}
         self.leases = []
         self.requests = []
+        self.policies = []
+        self.namespaces = {}
         self.forbidden = set()
         self.installed = True
         self.before = lambda method, path: None
@@ -128,6 +132,13 @@ class FakeApiServer:
         url = urlsplit(path)
         if leases := LEASES.match(url.path):
             return {"items": self.leases if leases["namespace"] == "microscaler-system" else []}
+        if url.path.startswith("/api/v1/namespaces/"):
+            name = url.path.rpartition("/")[2]
+            return {"metadata": {"name": name, "labels": self.namespaces.get(name, {})}}
+        if url.path.endswith("/secretmanagerpolicies"):
+            if "list policies" in self.forbidden:
+                raise RefusedError(403, "secretmanagerpolicies is forbidden")
+            return {"metadata": {}, "items": self.policies}
         match = COLLECTION.match(url.path)
         if not match or not self.installed:
             raise RefusedError(404, "the server could not find the requested resource")

@@ -41,6 +41,9 @@ def world(api, clock, replicas, store, worktree, reference_object, tmp_path, mon
     for name in ("idam-prd-secrets", "idam-dev-secrets"):
         reference_object["metadata"]["name"] = name
         api.put(reference_object)
+    grants = {"namespaces": {"names": ["pricewhisperer"]}, "sources": [{"namespace": "flux-system", "name": "x"}]}
+    grants["sources"][0]["name"] = reference_object["spec"]["sourceRef"]["name"]
+    api.policies = [{"metadata": {"name": "pricewhisperer"}, "spec": grants}]
     replicas({"smc-7d9f-kx2lp": [0, 1], "smc-7d9f-vq8rn": [2, 3]})
     clock.at(25, lambda: api.put(reference_object))
     (manifest,) = (text for text in blocks("yaml") if "kind: SecretManagerConfig" in text)

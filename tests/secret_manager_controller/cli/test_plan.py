@@ -301,18 +301,6 @@ def test_the_login_comes_from_the_environment_which_is_noted_once(store, one_sho
     )
 
 
-def test_a_login_that_the_controller_may_not_read_is_refused_as_it_would(store, one_shot, worktree, manifest):
-    worktree(KEY="1")
-    manifest["spec"]["provider"]["aws"]["auth"] = {
-        "authType": "AccessKeys",
-        "secretName": "aws",
-        "secretNamespace": "flux-system",
-    }
-    assert "Error: team/app: AccessDenied: " in one_shot("plan").stderr
-    assert one_shot("plan", "--controller-namespace", "flux-system").exit_code == 0
-    assert one_shot("plan", env={"POD_NAMESPACE": "flux-system"}).exit_code == 0
-
-
 def test_a_missing_login_is_told_with_where_msmctl_takes_it_from(one_shot, worktree, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)

@@ -53,6 +53,12 @@ class FakeKube:
         self.objects[target] = changed
         return copy.deepcopy(changed)
 
+    async def list_objects(self, resource):
+        self._note("list", resource.url())
+        for path, body in list(self.objects.items()):
+            if path.startswith(f"{resource.url()}/"):
+                yield copy.deepcopy(body)
+
     async def list_metadata(self, resource):
         self._note("list", resource.url())
         for path, body in list(self.objects.items()):

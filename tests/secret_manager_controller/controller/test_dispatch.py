@@ -4,6 +4,7 @@ import pytest
 
 from secret_manager_controller.controller.cache import ObjectCache, SourceKey
 from secret_manager_controller.controller.dispatch import Dispatcher
+from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.watched_sources import WatchedSources
@@ -49,14 +50,16 @@ class Bench:
         self.foreign = set()
         self.sources = WatchedSources(kube, KINDS)
         self.gone = []
+        self.policies = PolicyBook(self.kube)
         self.dispatcher = Dispatcher(
             cache=self.cache,
             sources=self.sources,
+            policies=self.policies,
             queue=self.queue,
             owns=lambda key: key not in self.foreign,
             gone=self.gone.append,
         )
-        self.sweeper = Sweeper(kube, self.dispatcher, KINDS)
+        self.sweeper = Sweeper(kube, self.dispatcher, KINDS, self.policies)
         self.serve("gitrepositories")
 
     def serve(self, *plurals, version="v1"):
@@ -281,3 +284,40 @@ def test_the_identity_of_a_source_is_its_kind_namespace_and_name(bench):
     assert bench.sources.ghosts("GitRepository", set()) == (SourceKey("GitRepository", "flux-system", "repo"),)
     assert bench.sources.ghosts("GitRepository", {("flux-system", "repo")}) == ()
     assert bench.sources.ghosts("Bucket", set()) == ()
+
+
+def policy(*namespaces):
+    return {"metadata": {"name": "p", "generation": 1}, "spec": {"namespaces": {"names": list(namespaces)}}}
+
+
+def test_a_policy_queues_the_objects_of_its_namespaces_when_it_comes_changes_and_goes(bench):
+    bench.dispatcher.namespace_seen({"metadata": {"name": "team"}})
+    bench.dispatcher.object_seen(smc())
+    bench.queued()
+    for event in (bench.dispatcher.policy_seen, bench.dispatcher.policy_deleted):
+        event(policy("team"))
+        assert bench.queued() == ["team/a"]
+    bench.dispatcher.policy_seen(policy("other"))
+    assert bench.queued() == []
+
+
+def test_a_label_that_changes_the_grants_queues_the_namespaces_objects(bench):
+    bench.dispatcher.object_seen(smc())
+    by_label = {"selector": {"matchLabels": {"tenant": "a"}}}
+    bench.dispatcher.policy_seen({"metadata": {"name": "p"}, "spec": {"namespaces": by_label}})
+    bench.queued()
+    bench.dispatcher.namespace_seen({"metadata": {"name": "team", "labels": {"tenant": "a"}}})
+    assert bench.queued() == ["team/a"]
+    bench.dispatcher.namespace_deleted({"metadata": {"name": "team"}})
+    assert bench.queued() == []
+
+
+async def test_the_sweep_takes_back_the_grants_of_policies_that_are_gone(bench):
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), metadata={"namespace": "team", "name": "a"})
+    bench.dispatcher.namespace_seen({"metadata": {"name": "team"}})
+    bench.dispatcher.object_seen(smc())
+    bench.dispatcher.policy_seen(policy("team"))
+    bench.queued()
+    assert await bench.sweeper.sweep() == 1
+    assert bench.queued() == ["team/a"]
+    assert await bench.sweeper.sweep() == 0

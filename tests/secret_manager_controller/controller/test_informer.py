@@ -51,14 +51,26 @@ class Sink:
     def source_deleted(self, kind, body):
         return self._note(f"{kind} deleted", body["metadata"]["name"])
 
+    def policy_seen(self, body):
+        return self._note("policy seen", body["metadata"]["name"])
+
+    def policy_deleted(self, body):
+        return self._note("policy deleted", body["metadata"]["name"])
+
+    def namespace_seen(self, body):
+        return self._note("namespace seen", body["metadata"]["name"])
+
+    def namespace_deleted(self, body):
+        return self._note("namespace deleted", body["metadata"]["name"])
+
 
 @pytest.fixture
 def operated(monkeypatch):
     """Return a function that runs the informer with another `kopf.operator`."""
 
-    async def run(operator, sink=None, *, stop=None, started=None):
+    async def run(operator, sink=None, *, stop=None, started=None, policies=False):
         monkeypatch.setattr(informer_module.kopf, "operator", operator)
-        informer = KopfInformer(server())
+        informer = KopfInformer(server(), policies=policies)
         await informer.run(
             sink or Sink(), kinds=KINDS, started=started or asyncio.Event(), stop=stop or asyncio.Event()
         )
@@ -97,6 +109,23 @@ async def test_handlers_report_what_they_see_in_our_loop_and_return_nothing(oper
         ("Bucket seen", "idam", True),
         ("Bucket seen", "idam", True),
         ("Bucket deleted", "idam", True),
+    ]
+
+
+async def test_policies_and_namespaces_are_watched_where_they_count(operated):
+    sink, returned = Sink(), []
+
+    async def operator(*, registry, **_):
+        returned.extend(await call_all(registry))
+
+    await operated(operator, sink, policies=True)
+    await asyncio.sleep(0)
+    assert set(returned) == {None}
+    assert [what for what, _, _ in sink.heard[-8:]] == [
+        *["policy seen"] * 3,
+        "policy deleted",
+        *["namespace seen"] * 3,
+        "namespace deleted",
     ]
 
 

@@ -69,6 +69,6 @@ async def test_without_kube_system_it_has_to_be_named(kube):
 
 async def test_our_kind_has_to_be_installed(kube):
     with pytest.raises(KubeError, match=r"CustomResourceDefinition secretmanagerconfigs.* is not installed"):
-        await check_installed(kube)
+        await check_installed(kube, SECRET_MANAGER_CONFIGS)
     kube.put(f"{SECRET_MANAGER_CONFIGS.url()}?limit=1")
-    await check_installed(kube)
+    await check_installed(kube, SECRET_MANAGER_CONFIGS)

@@ -6,6 +6,7 @@ import pytest
 
 from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.settings import Settings, SettingsError
+from secret_manager_controller.tenancy import Mode
 
 
 def test_everything_has_a_default():
@@ -22,6 +23,7 @@ def test_everything_has_a_default():
         workers=16,
         shutdown_grace=20.0,
         sweep_interval=600.0,
+        tenancy_mode=Mode.SHARED,
         replica="smc-0",
         sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),
         kustomize_binary="kustomize",
@@ -45,6 +47,7 @@ def test_everything_has_a_default():
         pytest.param({"KUSTOMIZE_BINARY": "/bin/k"}, "kustomize_binary", "/bin/k", id="kustomize"),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
         pytest.param({"POD_NAME": "smc-7f-x"}, "replica", "smc-7f-x", id="the replica's name"),
+        pytest.param({"TENANCY_MODE": "isolated"}, "tenancy_mode", Mode.ISOLATED, id="tenancy"),
     ],
 )
 def test_a_variable_sets_its_setting(environment, attribute, value):
@@ -60,6 +63,7 @@ def test_a_variable_sets_its_setting(environment, attribute, value):
         {"WORKERS": "nan"},
         {"SWEEP_INTERVAL_SECONDS": "-1"},
         {"LOG_LEVEL": "loud"},
+        {"TENANCY_MODE": "open"},
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.tenancy import authorize
+from secret_manager_controller.tenancy import Tenancy, authorize
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
 KEYS = {"access-key-id": b"AKIA", "secret-access-key": b"s"}
@@ -63,7 +63,7 @@ async def opened(stores, *, region="eu-west-1", namespace="team-a", secret=None,
         "secrets": {"environment": "dev"},
     }
     spec = parse_spec({"spec": body})
-    return await stores.open(spec, authorize(spec, namespace=namespace, controller_namespace="smc"))
+    return await stores.open(spec, authorize(spec, namespace=namespace, tenancy=Tenancy(controller_namespace="smc")))
 
 
 async def test_objects_with_one_store_and_login_share_a_provider(stores, made, kube):

@@ -196,6 +196,7 @@ class Ref:
     require_verified: bool = False
     source_name: str | None = None
     git_credentials: None = None
+    artifact_hosts: tuple[str, ...] = ()
 
 
 class Cluster:
@@ -295,7 +296,9 @@ async def test_artifacts_come_from_allowed_hosts_only(
         with pytest.raises(AccessDenied):
             async with narrow.fetch(Ref(), server.publish().as_revision()):
                 pass
-    assert server.requests == {}
+        assert server.requests == {}
+        async with narrow.fetch(Ref(artifact_hosts=("127.0.0.1",)), server.publish().as_revision()):
+            pass
 
 
 @pytest.mark.parametrize("kind", ["OCIRepository", "Bucket", "ExternalArtifact"])

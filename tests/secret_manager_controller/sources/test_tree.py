@@ -185,3 +185,22 @@ def test_descriptors_are_closed(tree: SnapshotTree) -> None:
             except PermanentError:
                 continue
     assert before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_confined_tree_shows_the_directories_and_the_way_to_them(tree: SnapshotTree) -> None:
+    (tree.root / "c").mkdir()
+    (tree.root / "c/secret").write_bytes(b"another tenant's")
+    confined = tree.confined(["a/b"])
+    assert confined.list_dir("") == {"a": True}
+    assert confined.list_dir("a") == {"b": True}
+    assert confined.list_dir("a/b") == {"file.env": False}
+    assert confined.read_file("a/b/file.env") == b"KEY=value"
+    for path in ("a/z", "c", "c/secret", "a/bb"):
+        assert confined.read_file(path) is None
+        assert confined.list_dir(path) is None
+        assert not confined.exists(path)
+    assert tree.confined(None).read_file("c/secret") == b"another tenant's"
+
+
+def test_a_file_on_the_way_to_a_granted_directory_is_not_shown(tree: SnapshotTree) -> None:
+    assert tree.confined(["a/z/below"]).read_file("a/z") is None

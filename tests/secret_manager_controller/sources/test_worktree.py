@@ -23,6 +23,7 @@ class Ref:
     require_verified: bool = False
     source_name: str | None = None
     git_credentials: None = None
+    artifact_hosts: tuple[str, ...] = ()
 
 
 async def revision(directory: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -11,6 +11,8 @@ from pydantic_core import ErrorDetails
 from secret_manager_controller.errors import ConfigError, foreign
 from secret_manager_controller.model.spec.base import RULE_ERROR, Block
 from secret_manager_controller.model.spec.spec import Spec
+
+B = TypeVar("B", bound=Block)
 
 TOLD_FAULTS = 5
 """So many faults are told at once: enough to mend most specs in one go, few enough to read in a condition."""
@@ -54,8 +56,17 @@ def parse_spec(body: Mapping[str, Any]) -> Spec:
     Raises:
         ConfigError: InvalidSpec; the message names the fields by their paths and says what mends them.
     """
+    return read_block(_Object, {"spec": body.get("spec")}).spec
+
+
+def read_block(model: type[B], document: Mapping[str, Any]) -> B:
+    """Read a block as the API server would.
+
+    Raises:
+        ConfigError: InvalidSpec; see `parse_spec`.
+    """
     try:
-        return _Object.model_validate(_without_nulls({"spec": body.get("spec")})).spec
+        return model.model_validate(_without_nulls(document))
     except ValidationError as error:
         faults = [_told(detail) for detail in error.errors(include_url=False, include_input=False)]
         more = [f"and {len(faults) - TOLD_FAULTS} more"] if len(faults) > TOLD_FAULTS else []
