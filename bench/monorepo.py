@@ -42,7 +42,7 @@ from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.protocol import SourceReference
-from secret_manager_controller.tenancy import Grants
+from secret_manager_controller.tenancy import Grants, Tenancy
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.stack import git
@@ -152,7 +152,7 @@ class Bench:
             owners=self,
             renderer=Renderer(self.decryptor, self.kustomize),
             cluster="bench",
-            controller_namespace="bench",
+            tenancy=Tenancy(controller_namespace="bench"),
         )
         self.requests = [
             Request("bench", f"s{number:04}", 1, self.spec(repository, aws.region, number), {})

@@ -58,6 +58,7 @@ from secret_manager_controller.kube import (
     KubeError,
     ResourcePath,
 )
+from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import SourceKind
 from secret_manager_controller.providers.budget import SHARED_BUDGETS
 from secret_manager_controller.reconcile import NoPolicies, Reconciler
@@ -116,18 +117,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         kube = await stack.enter_async_context(
             KubeClient(server, user_agent=f"secret-manager-controller/{__version__}")
         )
-        book = PolicyBook(kube)
-        isolated = settings.tenancy_mode is Mode.ISOLATED
-        try:
-            await check_installed(kube, SECRET_MANAGER_CONFIGS)
-            if isolated:
-                await check_installed(kube, SECRET_MANAGER_POLICIES)
-                await book.load()
-            cluster = settings.cluster_id or await cluster_id(kube)
-            hash_key = await load_hash_key(kube, settings.namespace)
-            kinds = await served_kinds(kube)
-        except (KubeError, ControllerError) as error:
-            raise StartupError(f"cannot start: {error.message}") from error
+        isolated, book = settings.tenancy_mode is Mode.ISOLATED, PolicyBook(kube)
+        cluster, hash_key, kinds = await read_cluster(kube, settings, book)
         for sweep in (sweep_gpg_homes, sweep_builds, sweep_private_directories):  # What a killed predecessor left.
             await asyncio.to_thread(sweep)
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -264,6 +255,23 @@ async def check_installed(kube: KubeClient, resource: ResourcePath) -> None:
     """Raise `KubeError` if a kind that we work on is not installed: the watch of it would be silent for ever."""
     if await kube.get(f"{resource.url()}?limit=1") is None:
         raise KubeError(404, f"the CustomResourceDefinition {resource.plural}.{resource.group} is not installed")
+
+
+async def read_cluster(kube: KubeClient, settings: Settings, book: PolicyBook) -> tuple[str, HashKey, Kinds]:
+    """Return the cluster's id, its HMAC key and the kinds of sources that it serves; in mode isolated fill the book.
+
+    Raises:
+        StartupError: the API server refuses what every start needs.
+    """
+    try:
+        await check_installed(kube, SECRET_MANAGER_CONFIGS)
+        if settings.tenancy_mode is Mode.ISOLATED:
+            await check_installed(kube, SECRET_MANAGER_POLICIES)
+            await book.load()
+        cluster = settings.cluster_id or await cluster_id(kube)
+        return cluster, await load_hash_key(kube, settings.namespace), await served_kinds(kube)
+    except (KubeError, ControllerError) as error:
+        raise StartupError(f"cannot start: {error.message}") from error
 
 
 def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
