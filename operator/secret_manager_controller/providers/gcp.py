@@ -73,7 +73,6 @@ class GcpProvider:
         replication: where new global secrets are kept.
         labels: of every secret that is written, beside the owner mark.
         keep_versions: how many versions of a secret stay when another is written; None keeps all.
-        reuse_listing: seconds that a listing of several owners' secrets serves those who ask later.
         quotas: what the project allows.
         budgets: shared by all who use the project.
         on_call: told of every request.
@@ -90,7 +89,6 @@ class GcpProvider:
         replication: GcpReplication = GcpReplication(),  # noqa: B008 - it is frozen.
         labels: Mapping[str, str] | None = None,
         keep_versions: int | None = None,
-        reuse_listing: float = 0.0,
         quotas: GcpQuotas = GcpQuotas(),  # noqa: B008 - it is frozen.
         budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
@@ -110,7 +108,7 @@ class GcpProvider:
         # Where a label is ours, the owner mark counts.
         self._labels = {key: value for key, value in (labels or {}).items() if key not in LABELS}
         self._keep_versions = keep_versions
-        self._listing = Listing(self._client.secrets, reuse=reuse_listing)
+        self._listing = Listing(self._client.secrets)
         self._looks = VersionLooks(self._newest)
         # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
         self._etags: dict[SecretName, str] = {}
@@ -123,14 +121,13 @@ class GcpProvider:
     ) -> ObservedState:
         """Look at the named secrets and at all that carry `mark`; see `Provider.observe`.
 
-        The listing tells marks; the version of each secret is looked up, see `gcp_looks`.
+        The listing, which may be shared, tells marks; the version of each secret is looked up, see `gcp_looks`.
         """
-        del since  # The listing knows who shares it.
         annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
         wanted = frozenset(names)
         found = {
             name: secret
-            for secret in await self._listing.of(mark)
+            for secret in await self._listing.of(mark, since=since)
             # A listing may be that of several owners.
             if (name := name_of(secret)) in wanted or _mark_of(secret) == mark
         }

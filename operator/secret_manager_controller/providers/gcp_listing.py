@@ -1,4 +1,4 @@
-"""What our owners have in a project: one listing for all objects that ask at a time, or soon after each other."""
+"""What our owners have in a project: one listing for all objects that ask at a time, or whom an earlier one serves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.providers.gcp_marks import filter_of
+
+KEPT_FOR = 90.0
+"""Seconds that a listing is kept: objects whose interval of 5 minutes is over take one that is 75 seconds old."""
 
 Fetch = Callable[[str], Awaitable[Sequence[Any]]]
 """Lists the secrets that match a filter, as messages of the API."""
@@ -37,36 +40,36 @@ class Listing:
     """Lists what owners have. Whoever asks while a listing is under way shares the next one.
 
     One who is alone asks for what is his; several ask for all that their cluster has, since one answer costs less quota
-    than many. Such an answer serves for a while those who ask later, unless it began before they wrote last: then it
-    may lack what they wrote.
+    than many. Such an answer is kept for those whom an older one serves, unless it began before they wrote last:
+    then it may lack what they wrote.
 
     Args:
         fetch: makes a listing.
-        reuse: seconds that a listing serves; 0 never lets it be older than the question.
-        clock: seconds that only grow.
+        clock: seconds that only grow; `since` is told by it.
     """
 
-    def __init__(self, fetch: Fetch, *, reuse: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, fetch: Fetch, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
-        self._reuse = reuse
         self._clock = clock
         self._waiting: dict[str | None, _Batch] = {}
         self._locks: dict[str | None, asyncio.Lock] = {}
         self._kept: dict[str, _Kept] = {}
         self._drops: dict[str, asyncio.TimerHandle] = {}
-        # When each owner asked and wrote last, as far back as a listing serves.
+        # When each owner asked and wrote last, as far back as a listing is kept.
         self._asked: dict[OwnerMark, float] = {}
         self._wrote: dict[OwnerMark, float] = {}
 
-    async def of(self, mark: OwnerMark) -> Sequence[Any]:
-        """Return the secrets that carry a mark's labels, and maybe others' of the same cluster."""
-        oldest = self._clock() - self._reuse
-        kept = self._kept.get(mark.cluster)
-        if self._reuse:
-            self._asked = {owner: at for owner, at in self._asked.items() if at >= oldest}
-            self._asked[mark] = self._clock()
-            if kept is not None and kept.began >= max(oldest, self._wrote.get(mark, -math.inf)):
-                return kept.secrets
+    async def of(self, mark: OwnerMark, *, since: float | None = None) -> Sequence[Any]:
+        """Return the secrets that carry a mark's labels, and maybe others' of the same cluster.
+
+        Args:
+            mark: whose they are.
+            since: a listing that began then or later will do; None asks for one that begins now.
+        """
+        now, kept = self._clock(), self._kept.get(mark.cluster)
+        self._asked = _recent(self._asked, now) | {mark: now}
+        if since is not None and kept is not None and kept.began >= max(since, self._wrote.get(mark, -math.inf)):
+            return kept.secrets
         return await self._join(mark.cluster, mark.owner)
 
     async def everything(self) -> Sequence[Any]:
@@ -79,10 +82,9 @@ class Listing:
         try:
             yield
         finally:
-            if self._reuse and mark is not None:
+            if mark is not None:
                 now = self._clock()
-                self._wrote = {owner: at for owner, at in self._wrote.items() if at >= now - self._reuse}
-                self._wrote[mark] = now
+                self._wrote = _recent(self._wrote, now) | {mark: now}
 
     def forget(self) -> None:
         """Let no listing serve any more that has begun: somebody else changed what it shows."""
@@ -117,16 +119,19 @@ class Listing:
                 return await self._fetch(filter_of(cluster, next(iter(owners))))
             began = self._clock()
             secrets = await self._fetch(filter_of(cluster, None))
-            if self._reuse:
-                self._keep(cluster, _Kept(began, secrets))
+            self._keep(cluster, _Kept(began, secrets))
             return secrets
 
     def _keep(self, cluster: str, kept: _Kept) -> None:
         self._kept[cluster] = kept
         if cluster in self._drops:
             self._drops[cluster].cancel()
-        # What nobody asks for again is not held: it may be some MB.
-        self._drops[cluster] = asyncio.get_running_loop().call_later(self._reuse, self._kept.pop, cluster, None)
+        # It may be some MB.
+        self._drops[cluster] = asyncio.get_running_loop().call_later(KEPT_FOR, self._kept.pop, cluster, None)
+
+
+def _recent(times: Mapping[OwnerMark, float], now: float) -> dict[OwnerMark, float]:
+    return {owner: at for owner, at in times.items() if at >= now - KEPT_FOR}
 
 
 def _retrieve(task: asyncio.Task[Sequence[Any]]) -> None:

@@ -26,9 +26,6 @@ from secret_manager_controller.providers.gcp_login import (
 Environment = Mapping[str, str]
 
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
-REUSE_LISTING = 5.0
-"""Seconds that a listing serves several objects. A label that is removed by hand is noticed so much later; a value that
-is changed is not, since versions are looked up each time."""
 READS, WRITES = "GCP_SECRET_MANAGER_READS_PER_MINUTE", "GCP_SECRET_MANAGER_WRITES_PER_MINUTE"
 """Raised quotas of the projects; Google's own are 600 each."""
 
@@ -52,7 +49,6 @@ def gcp_options(store: GcpStore, secret: Mapping[str, bytes] | None, environment
         "replication": _replication(store.replication),
         "labels": store.labels,
         "keep_versions": store.keep_versions,
-        "reuse_listing": REUSE_LISTING,
         "quotas": GcpQuotas(reads=_number(environment, READS), writes=_number(environment, WRITES)),
     }
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
-from secret_manager_controller.providers.gcp_listing import Listing
+from secret_manager_controller.providers.gcp_listing import KEPT_FOR, Listing
 from secret_manager_controller.providers.gcp_marks import filter_of
 
 MARKS = tuple(OwnerMark("cluster-a", f"team/app-{number}") for number in range(5))
@@ -130,7 +130,7 @@ class Clock:
 
 
 class TestReuse:
-    """A listing of several owners' secrets serves those who ask within five seconds of its beginning."""
+    """A listing of several owners' secrets serves those for whom it is new enough."""
 
     @pytest.fixture
     def clock(self):
@@ -144,25 +144,34 @@ class TestReuse:
             self.filters.append(text)
             return [len(self.filters)]
 
-        listing = Listing(fetch, reuse=5.0, clock=clock)
+        listing = Listing(fetch, clock=clock)
         yield listing
         await listing.aclose()
 
-    async def test_a_sweep_of_many_objects_one_by_one_costs_two_listings(self, listing, clock):
-        for number in range(100):
-            clock.now += 0.04
-            await listing.of(OwnerMark("cluster-a", f"team/app-{number}"))
-        assert self.filters == [filter_of("cluster-a", "team/app-0"), CLUSTER]
+    async def test_a_hundred_objects_cost_five_listings_an_interval(self, listing, clock):
+        """Five minutes each, spread over them, and a quarter of that is new enough."""
+        for number in range(200):
+            clock.now += 3.0
+            await listing.of(OwnerMark("cluster-a", f"team/app-{number % 100}"), since=clock.now - 75.0)
+        assert self.filters[0] == filter_of("cluster-a", "team/app-0")
+        assert set(self.filters[1:]) == {CLUSTER}
+        assert 8 <= len(self.filters) <= 10
 
-    async def test_one_object_alone_is_never_told_what_is_old(self, listing):
-        assert [await listing.of(MARKS[0]) for _ in range(3)] == [[1], [2], [3]]
+    async def test_one_object_alone_asks_for_what_is_his(self, listing):
+        assert [await listing.of(MARKS[0], since=-75.0) for _ in range(3)] == [[1], [2], [3]]
         assert set(self.filters) == {filter_of("cluster-a", MARKS[0].owner)}
 
-    async def test_after_its_time_it_serves_nobody(self, listing, clock):
+    async def test_who_wants_to_know_now_gets_a_new_one(self, listing):
         for mark in MARKS[:2]:
             await listing.of(mark)
-        clock.now = 5.1
+        assert await listing.of(MARKS[2], since=0.0) == [2]
         assert await listing.of(MARKS[2]) == [3]
+
+    async def test_what_began_too_early_does_not_serve(self, listing, clock):
+        for mark in MARKS[:2]:
+            await listing.of(mark)
+        clock.now = 5.0
+        assert await listing.of(MARKS[2], since=0.1) == [3]
 
     async def test_who_wrote_since_gets_another_and_the_others_do_not(self, listing, clock):
         for mark in MARKS[:2]:
@@ -170,33 +179,33 @@ class TestReuse:
         with pytest.raises(RuntimeError), listing.written(MARKS[0]):  # noqa: PT012 - the end of a write that failed counts.
             clock.now = 1.0
             raise RuntimeError
-        assert await listing.of(MARKS[1]) == [2]
-        assert await listing.of(MARKS[0]) == [3]
-        assert await listing.of(MARKS[1]) == [3]
+        assert await listing.of(MARKS[1], since=0.0) == [2]
+        assert await listing.of(MARKS[0], since=0.0) == [3]
+        assert await listing.of(MARKS[1], since=0.0) == [3]
 
     async def test_what_turned_out_to_be_outdated_serves_nobody(self, listing):
         for mark in MARKS[:2]:
             await listing.of(mark)
         listing.forget()
-        assert await listing.of(MARKS[2]) == [3]
+        assert await listing.of(MARKS[2], since=0.0) == [3]
 
     async def test_another_cluster_has_its_own(self, listing):
         for mark in MARKS[:2]:
             await listing.of(mark)
-        assert await listing.of(OwnerMark("cluster-b", "team/app")) == [3]
+        assert await listing.of(OwnerMark("cluster-b", "team/app"), since=0.0) == [3]
 
-    async def test_what_nobody_asks_for_is_let_go(self, monkeypatch):
-        async def fetch(text):
-            return [text]
-
+    async def test_it_is_kept_for_a_while_only(self, listing, monkeypatch):
         later = []
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(
-            loop, "call_later", lambda delay, *work: later.append((delay, work)) or asyncio.Handle(*work[:1], (), loop)
-        )
-        listing = Listing(fetch, reuse=5.0)
-        await asyncio.gather(*(listing.of(mark) for mark in MARKS))
+
+        def call_later(delay, *work):
+            later.append((delay, work))
+            return asyncio.TimerHandle(0.0, print, (), loop)
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        for mark in MARKS[:2]:
+            await listing.of(mark)
         ((delay, (drop, *arguments)),) = later
         drop(*arguments)
-        assert (delay, listing._kept) == (5.0, {})
-        await listing.aclose()
+        assert delay == KEPT_FOR
+        assert await listing.of(MARKS[2], since=0.0) == [3]
