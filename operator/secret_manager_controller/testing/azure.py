@@ -152,7 +152,7 @@ class AzureServer:
         self._control("clear_calls")
 
     def reset(self) -> None:
-        """Forget secrets, faults, calls, how vaults answer and the time that passed; vaults and logins stay."""
+        """Forget secrets, faults, quotas, calls, how vaults answer and the time that passed; vaults, logins stay."""
         self._control("reset")
 
     def fail(
@@ -191,6 +191,13 @@ class AzureServer:
     def hang(self, operation: str, seconds: float, times: int = 1) -> None:
         """Let the next requests wait before they are carried out, even if the client is gone by then."""
         self._control("fault", operation=operation, seconds=seconds, times=times)
+
+    def quotas(self, *, all: int | None = None, sets: int | None = None, window: float = 10.0) -> None:  # noqa: A002 - as Azure names it.
+        """Let each vault take so many requests of every kind and so many new versions in a window of seconds.
+
+        What is more is answered with 429 and `Retry-After`. None is no limit, as it is by default.
+        """
+        self._control("quotas", all=all, sets=sets, window=window)
 
     def clear_faults(self) -> None:
         """Let nothing go wrong any more."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from secret_manager_controller.testing.azure_quotas import Quotas
 from secret_manager_controller.testing.azure_server import VAULT_SUFFIXES, AzureApplication
 from secret_manager_controller.testing.azure_vault import StoredSecret, Vault
 from secret_manager_controller.testing.faults import Fault
@@ -35,16 +36,21 @@ class Controls:
         self._application.calls.clear()
 
     def reset(self) -> None:
-        """Forget secrets, faults, calls, how vaults answer, and how far the clock is ahead."""
+        """Forget secrets, faults, quotas, calls, how vaults answer, and how far the clock is ahead."""
         application = self._application
         application.vaults = {name: Vault(name, application.now) for name in application.vaults}
         application.faults.clear()
+        application.throttle.reset()
         application.calls.clear()
         application.offset = 0.0
 
     def fault(self, **fault: Any) -> None:
         """Let something go wrong; see `Fault`."""
         self._application.faults.add(Fault(**fault))
+
+    def quotas(self, **quotas: Any) -> None:
+        """Limit the requests to each vault; see `Quotas`."""
+        self._application.throttle.quotas = Quotas(**quotas)
 
     def clear_faults(self) -> None:
         """Let nothing go wrong any more."""

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from secret_manager_controller.testing.azure_entra import Entra, EntraError
+from secret_manager_controller.testing.azure_quotas import Throttle
 from secret_manager_controller.testing.azure_vault import Vault, VaultError
 from secret_manager_controller.testing.calls import OK, Call
 from secret_manager_controller.testing.faults import Fault, Faults
@@ -108,6 +109,7 @@ class AzureApplication:
         self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
         self.entra = Entra(tenant, self.now)
         self.vaults = {vault: Vault(vault, self.now)}
+        self.throttle = Throttle(self.now)
         self._clock = clock
         self._numbered = 0
 
@@ -150,6 +152,8 @@ class AzureApplication:
                 resource = f"https://{VAULT_SUFFIXES[0]}"
             if not self.entra.accepts(authorization, resource=resource):
                 return self._challenge(resource, given=bool(authorization))
+            if (wait := self.throttle.refuse(vault.name, request.operation)) is not None:
+                return _throttled(wait)
             document = _operate(vault, request)
             return Answer(HTTPStatus.NO_CONTENT if document is None else HTTPStatus.OK, document)
         except VaultError as error:
@@ -215,6 +219,11 @@ def _operate(vault: Vault, request: Request) -> dict[str, Any] | None:
             vault.purge(name)
             return None
     raise VaultError(404, "NotFound", "There is nothing here.")
+
+
+def _throttled(wait: int) -> Answer:
+    error = {"code": "Throttled", "message": "Request was not processed because too many requests were received."}
+    return Answer(429, {"error": error}, "Throttled", committed=False, headers={"Retry-After": str(wait)})
 
 
 def _failed(fault: Fault, request: Request, *, committed: bool) -> Answer:

@@ -72,9 +72,11 @@ def test_a_value_that_the_store_cannot_hold_is_told_by_key_and_file(value, reaso
     assert "application.secrets.env" in error.message
 
 
-def test_a_value_of_exactly_the_limit_is_taken():
-    state = desired_state(one_service(entry("big", b"x" * 65_536)), prefix=None, suffix=None, rules=AWS)
-    assert len(state.secrets["idam-big"].value) == 65_536
+@pytest.mark.parametrize(("rules", "limit"), [(AWS, 65_536), (AZURE, 25_600)], ids=["aws", "azure"])
+def test_a_value_of_exactly_the_limit_is_taken_and_no_larger_one(rules, limit):
+    state = desired_state(one_service(entry("big", b"x" * limit)), prefix=None, suffix=None, rules=rules)
+    assert len(state.secrets["idam-big"].value) == limit
+    assert refused(one_service(entry("big", b"x" * (limit + 1))), rules=rules).reason is Reason.VALUE_TOO_LARGE
 
 
 def test_no_secret_at_all_is_an_error_that_deletes_nothing():

@@ -11,9 +11,10 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, RemoteState
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import azure as azure_module
-from secret_manager_controller.providers.azure import AzureDeclared, AzureEndpoints
+from secret_manager_controller.providers.azure import AzureDeclared, AzureEndpoints, AzureQuotas
 from secret_manager_controller.providers.azure_marks import WRITE_TAG, tags_of
 from secret_manager_controller.providers.azure_shared import SharedVaults
+from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT
 from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
 
@@ -701,6 +702,17 @@ REFUSALS = {
     "BadParameter": (400, Reason.STORE_REFUSED, "refuses SetSecret for 'a'"),
     "<html>": (400, Reason.STORE_REFUSED, "Unknown"),
 }
+DENIED = [
+    ("GetSecrets", "readMetadata/action", "List"),
+    ("GetSecretVersions", "readMetadata/action", "List"),
+    ("GetDeletedSecrets", "readMetadata/action", "List"),
+    ("GetDeletedSecret", "readMetadata/action", "Get"),
+    ("GetSecret", "getSecret/action", "Get"),
+    ("SetSecret", "setSecret/action", "Set"),
+    ("UpdateSecret", "update/action", "Set"),
+    ("DeleteSecret", "delete", "Delete"),
+    ("RecoverDeletedSecret", "recover/action", "Recover"),
+]
 PASSING = {
     "Throttled": (429, Reason.RATE_LIMITED),
     "InternalServerError": (500, Reason.STORE_UNAVAILABLE),
@@ -733,6 +745,63 @@ class TestRefusals:
         azure.fail("SetSecret", code, status, times=2)
         await create(provider, "a")
         assert azure.values() == {"a": b"v"}
+
+    @pytest.mark.parametrize(("operation", "action", "permission"), DENIED, ids=[each[0] for each in DENIED])
+    async def test_one_permission_that_is_missing_is_named_and_nothing_is_lost(
+        self, azure, provider, operation, action, permission
+    ):
+        """Whichever call it is, no other change comes of it."""
+        azure.put_by_hand("a", b"v", tags={} if operation == "UpdateSecret" else MY_TAGS)
+        if operation == "GetSecretVersions":
+            azure.put_by_hand("a", b"v")
+        if operation == "RecoverDeletedSecret":
+            azure.schedule_deletion("a")
+        azure.fail(operation, "ForbiddenByRbac", 403, times=9)
+
+        async def all_of_it():
+            seen = await look(provider, "a")
+            match operation:
+                case "GetDeletedSecret" | "GetDeletedSecrets":
+                    count = 1 if operation == "GetDeletedSecret" else 20
+                    await provider.observe([SecretName(f"s-{number}") for number in range(count)], mark=ME)
+                case "UpdateSecret":
+                    await provider.adopt(seen, mark=ME, fence=FENCE)
+                case "DeleteSecret":
+                    await provider.delete(seen, fence=FENCE)
+                case _:
+                    await update(provider, "a", b"w", current=seen)
+
+        message = await refused(all_of_it(), Reason.STORE_ACCESS_DENIED)
+        assert f"Microsoft.KeyVault/vaults/secrets/{action}" in message
+        assert f"or {permission} in the vault's access policies" in message
+        assert azure.client_secret.client_id in message
+        assert azure.secrets()["a"].current.value == b"v"
+        assert [call for call in azure.writes() if call.committed] == []
+
+    async def test_a_login_that_was_revoked_is_told_when_its_token_ends(self, azure, make_azure):
+        login = azure.add_client("33333333-3333-3333-3333-333333333333", "s3cr3t")
+        provider = make_azure(login=login)
+        await create(provider, "a")
+        azure.remove_client(login.client_id)
+        azure.expire_tokens()
+        assert "no such application" in await refused(provider.observe([A], mark=ME), Reason.STORE_ACCESS_DENIED)
+        assert azure.values() == {"a": b"v"}
+
+    async def test_a_quota_that_somebody_else_spent_is_waited_for(self, azure, provider):
+        azure.quotas(sets=1, window=0.5)
+        azure.put_by_hand("other", b"v")
+        await create(provider, "a")
+        began = time.monotonic()
+        await create(provider, "b")
+        assert time.monotonic() - began >= 0.5  # Azure tells whole seconds.
+        assert [call.code for call in azure.writes()] == ["OK", "Throttled", "OK"]
+
+    async def test_our_own_budget_keeps_within_the_quota(self, azure, make_azure):
+        quotas = AzureQuotas(all=1_000_000, sets=20)
+        azure.quotas(sets=20)
+        provider = make_azure(quotas=quotas, budgets=Budgets())
+        await asyncio.gather(*(create(provider, f"s-{number}") for number in range(6)))
+        assert {call.code for call in azure.writes()} == {"OK"}
 
     async def test_a_long_retry_after_is_left_to_the_caller(self, azure, provider):
         azure.fail("SetSecret", "Throttled", 429, times=9, retry_after=60)

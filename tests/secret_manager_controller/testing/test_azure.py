@@ -358,6 +358,29 @@ class TestFaults:
         client.set_secret("a", "v")
 
 
+class TestQuotas:
+    def test_more_requests_than_a_vault_takes_are_throttled(self, azure, client):
+        list(client.list_properties_of_secrets())
+        azure.quotas(all=3)
+        for _ in range(3):
+            list(client.list_properties_of_secrets())
+        with pytest.raises(HttpResponseError) as raised:
+            list(client.list_properties_of_secrets())
+        assert raised.value.status_code == 429
+        assert 1 <= int(raised.value.response.headers["Retry-After"]) <= 10
+        azure.pass_time(10)
+        list(client.list_properties_of_secrets())
+
+    def test_new_versions_have_a_quota_of_their_own_in_each_vault(self, azure, client):
+        azure.add_vault("other-vault")
+        azure.quotas(sets=1)
+        client.set_secret("a", "v")
+        assert refused(client.set_secret, "a", "w")[:2] == (429, "Throttled")
+        assert client.get_secret("a").value == "v"
+        with connect(azure, vault="other-vault") as other:
+            other.set_secret("a", "v")
+
+
 class TestCalls:
     def test_each_request_is_noted_without_its_value(self, azure, client):
         client.set_secret("a", "s3cr3t")
