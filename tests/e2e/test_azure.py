@@ -145,3 +145,24 @@ def test_what_an_object_declares_is_kept_beside_its_values(stack, azure, tenant,
     stack.wait("what is declared to be set again", is_set)
     assert azure.secrets()[name].current.id == version
     assert azure.versions(name) == 1
+
+
+def test_objects_on_one_vault_share_a_listing(stack, azure, tenant):
+    """All are asked for at the same moment, by the commit; one listing began since."""
+    names = [f"o-{number:02}" for number in range(16)]
+
+    def written():
+        return set(azure.values().values()) == {b"2"} and len(azure.values()) == len(names)
+
+    tenant.commit(A="1")
+    for name in names:
+        secrets = {"environment": "dev", "prefix": f"{tenant.namespace}-{name}"}
+        provider = {"type": "azure", "azure": {"vaultName": azure.vault, "tags": {"object": name}}}
+        tenant.apply(object_name=name, provider=provider, secrets=secrets)
+    stack.wait("all to be there", lambda: len(azure.values()) == len(names))
+    for name in names:
+        stack.wait_ready(f"{tenant.namespace}/{name}")
+    azure.clear_calls()
+    tenant.commit(A="2")
+    stack.wait("all to be changed", written)
+    assert sum(call.operation == "GetSecrets" for call in azure.calls()) <= 2
