@@ -29,6 +29,7 @@ from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
 from secret_manager_controller.tenancy import Grants, Tenancy, authorize
+from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 
 RENDERING_VERSION = "2"
 """Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""
@@ -165,6 +166,7 @@ class Reconciler:
     tenancy: Tenancy
     policies: Policies = field(default_factory=NoPolicies)
     memory: VersionMemory = field(default_factory=VersionMemory)
+    data_keys: DataKeyFinder = field(default_factory=lambda: DataKeyFinder(AllowedKeys()))
     looks: Looks = field(default_factory=lambda: Looks(time.monotonic))
 
     async def reconcile(self, request: Request, fence: Fence, progress: Progress) -> Report | None:
@@ -225,6 +227,10 @@ class Reconciler:
             observed = await self._look(request, provider)
             if self._settled(request, observed):
                 return None
+        wrapped = await self.renderer.needed_of_kms(inputs, keys)
+        keys = await self.data_keys.extended(
+            keys, wrapped, service=provider.key_service if wrapped else None, namespace=request.namespace
+        )
         desired = await self._desired(request, grants, inputs, keys)
         grants.check_names(desired.secrets)
         recorded = frozenset(request.inventory)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lease_sharding.fence import Fence
+from secret_manager_controller.cli.errors import CliError
 from secret_manager_controller.cli.keyfiles import GivenKeys, read_keys
 from secret_manager_controller.cli.manifests import Manifest
 from secret_manager_controller.cli.options import OneShotOptions
@@ -27,6 +28,7 @@ from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.sources.worktree import WorktreeSource
 from secret_manager_controller.tenancy import Grants, Tenancy, authorize
+from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 
 HASH_KEY_BYTES = 32
 NO_NAMESPACE = ""
@@ -150,7 +152,7 @@ async def one_shot(what: OneShotOptions, environment: Environment | None = None)
     """Wire a reconciler that needs no cluster.
 
     Raises:
-        CliError: a SOPS key is not usable.
+        CliError: a SOPS key is not usable, or SOPS_KMS_KEYS has no keys.
     """
     env = os.environ if environment is None else environment
     stores = EnvironmentStores(env)
@@ -161,6 +163,7 @@ async def one_shot(what: OneShotOptions, environment: Environment | None = None)
         stores=stores,
         owners=EveryOwnerLives(),
         renderer=Renderer(decryptor, Kustomize(decryptor, binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY)),
+        data_keys=DataKeyFinder(_allowed_keys(env)),
         cluster=what.cluster_id,
         tenancy=Tenancy(controller_namespace=NO_NAMESPACE),
     )
@@ -168,6 +171,13 @@ async def one_shot(what: OneShotOptions, environment: Environment | None = None)
         yield OneShot(reconciler, what.confirm_prune)
     finally:
         await stores.aclose()
+
+
+def _allowed_keys(env: Environment) -> AllowedKeys:
+    try:
+        return AllowedKeys.parse(env.get("SOPS_KMS_KEYS") or "")
+    except ValueError as error:
+        raise CliError(f"SOPS_KMS_KEYS: {error}") from None
 
 
 def with_hint(error: ControllerError) -> ControllerError:

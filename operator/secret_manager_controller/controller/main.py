@@ -71,6 +71,7 @@ from secret_manager_controller.sources.git.private import sweep_private_director
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.kinds import SourceOfKind
 from secret_manager_controller.tenancy import Mode, Tenancy
+from secret_manager_controller.unwrapping import DataKeyFinder
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 
@@ -167,6 +168,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             cluster=cluster,
             tenancy=tenancy_of(settings, os.environ),
             policies=book if isolated else NoPolicies(),
+            data_keys=DataKeyFinder(settings.kms_keys),
         )
         dispatcher = Dispatcher(
             cache=cache,

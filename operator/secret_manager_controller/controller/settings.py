@@ -17,6 +17,7 @@ from secret_manager_controller.errors import foreign
 from secret_manager_controller.providers import calls
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY
 from secret_manager_controller.tenancy import Mode
+from secret_manager_controller.unwrapping import AllowedKeys
 
 DEFAULT_NAMESPACE = "microscaler-system"
 LONGEST_EFFECT = max(calls.REQUEST_TIMEOUT, kube.REQUEST_TIMEOUT)
@@ -50,6 +51,8 @@ class Settings:
         workers: `WORKERS`: how many objects are reconciled at a time.
         shutdown_grace: `SHUTDOWN_GRACE_SECONDS`: how long a stop, or the handover of a shard, waits for reconciles that
             are under way.
+        kms_keys: `SOPS_KMS_KEYS`: the keys that may unwrap SOPS data keys, separated by commas; one that only the
+            objects of a namespace may use is `namespace=key`.
         kustomize_binary: `KUSTOMIZE_BINARY`: a path, or a name on PATH.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
         replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
@@ -74,6 +77,7 @@ class Settings:
     replica: str
     sharding: sharding.Settings
     kustomize_binary: str
+    kms_keys: AllowedKeys
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -97,6 +101,7 @@ class Settings:
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
+            kms_keys=_kms_keys(env.get("SOPS_KMS_KEYS") or ""),
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
             replica=_replica(env),
             sharding=_sharding(env, drain_timeout=shutdown_grace),
@@ -116,6 +121,13 @@ def _hosts(raw: str) -> tuple[str, ...]:
     if not hosts or any(not _HOST.fullmatch(host) for host in hosts):
         raise SettingsError(f"ARTIFACT_HOSTS={foreign(raw)!r}: expected host names without ports, separated by commas")
     return hosts
+
+
+def _kms_keys(text: str) -> AllowedKeys:
+    try:
+        return AllowedKeys.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"SOPS_KMS_KEYS: {error}") from None
 
 
 def _number(env: Mapping[str, str], name: str, default: float, *, least: float, most: float) -> float:

@@ -6,7 +6,7 @@ keys come from, what becomes of the leaves, and any network.
     Decryptor.read      one file → Document of Leaf
     ├── formats/        text → tree, for each format
     ├── metadata, rules the `sops` block
-    ├── datakey         key ring + recipients → data key: age, pgp (gpg, openpgp), shamir
+    ├── datakey         key ring + recipients → data key: age, pgp (gpg, openpgp), shamir, what a KMS has unwrapped
     └── sops, cipher    tree + data key → leaves; the MAC
     Decryptor.decrypt   the same, and the file as it reads decrypted (plainfile)
 """
@@ -21,6 +21,7 @@ from secret_manager_controller.decrypt.document import (
 )
 from secret_manager_controller.decrypt.formats.registry import sops_container
 from secret_manager_controller.decrypt.keyring import KeyRing
+from secret_manager_controller.decrypt.metadata import WrappedKey
 from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Format",
     "KeyRing",
     "Leaf",
+    "WrappedKey",
     "sops_container",
     "sweep_gpg_homes",
 ]

@@ -1,4 +1,7 @@
-"""From a file's recipients and a key ring to the file's data key."""
+"""From a file's recipients and a key ring to the file's data key.
+
+What a KMS unwraps is in the ring before anything is decrypted: nothing here asks anybody.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ SHOWN_NAMES = 6
 
 MAX_GPG_RUNS = 8
 """How often GnuPG is started for one file; a key ring's keys are rarely in a file more than once."""
+
+KMS_KINDS = frozenset({"kms", "gcp_kms", "azure_kv", "hc_vault", "hckms"})
+"""Recipients that a service unwraps for."""
 
 _CacheKey: TypeAlias = tuple[bytes, bytes]
 
@@ -59,7 +65,7 @@ class DataKeyCache:
 
 
 class DataKeys:
-    """Unwraps data keys: age first, then PGP, as sops does by default; every other kind never.
+    """Unwraps data keys: by what a KMS has unwrapped, then age, then PGP, as sops does by default; by others never.
 
     Args:
         gpg: the GnuPG program.
@@ -77,7 +83,7 @@ class DataKeys:
             RefusedError: KeyUnavailable (retryable) if there is no key at all and one would do;
                 DecryptionFailed if the keys are not the file's.
         """
-        if not keys and any(_usable(entry) for group in metadata.groups for entry in group):
+        if not keys and not keys.refused and any(_usable(entry) for group in metadata.groups for entry in group):
             raise _no_keys(metadata, keys)
         attempt = _Attempt(keys, self._gpg, self._cache)
         parts: list[bytes] = []
@@ -112,7 +118,7 @@ class _Attempt:
     def group(self, entries: Sequence[WrappedKey]) -> bytes | None:
         """Return the part that a key group's entries hold."""
         for entry in entries:
-            part = self._cache.get(entry.wrapped, self._seal)
+            part = self._keys.data_keys.get(entry.wrapped) or self._cache.get(entry.wrapped, self._seal)
             if part is not None:
                 return part
         for entry in sorted(entries, key=self._rank):
@@ -166,6 +172,26 @@ class _Attempt:
         self.problems.append(f"the data key for {entry.label} {what}")
 
 
+def needed_of_kms(metadata: Metadata, keys: KeyRing) -> tuple[WrappedKey, ...]:
+    """Return the entries that only a KMS can unwrap, of a file that the keys at hand do not seem to open."""
+    recipients = {identity.recipient for identity in keys.age}
+    key_ids = {key_id for key in keys.pgp for key_id in key.key_ids}
+    names = {key.fingerprint for key in keys.pgp}
+
+    def ours(entry: WrappedKey) -> bool:
+        if entry.kind == "pgp":
+            name = entry.recipient.upper()
+            return name in names or name[-16:] in key_ids
+        return entry.kind == "age" and entry.recipient in recipients
+
+    opened = sum(any(map(ours, group)) for group in metadata.groups)
+    if opened >= metadata.threshold:
+        return ()
+    return tuple(
+        entry for group in metadata.groups if not any(map(ours, group)) for entry in group if entry.kind in KMS_KINDS
+    )
+
+
 def _usable(entry: WrappedKey) -> bool:
     return entry.kind == "pgp" or (entry.kind == "age" and age.kind_of(entry.recipient) is None)
 
@@ -183,6 +209,9 @@ def _not_for_us(metadata: Metadata, keys: KeyRing, problems: Sequence[str], part
         return failed(_listed(problems, "; "))
     entries = [entry for group in metadata.groups for entry in group]
     message = f"it is encrypted for {_recipients(metadata)}; "
+    refused = {entry.label: keys.refused[entry.label] for entry in entries if entry.label in keys.refused}
+    if refused:
+        return failed(message + "; ".join(f"{label} {why}" for label, why in list(refused.items())[:SHOWN_NAMES]))
     if not any(map(_usable, entries)):
         return failed(f"{message}this controller has age and PGP keys only")
     if metadata.threshold > 1:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from secret_manager_controller.decrypt.cipher import holds_ciphertext
-from secret_manager_controller.decrypt.datakey import DataKeys
+from secret_manager_controller.decrypt.datakey import DataKeys, needed_of_kms
 from secret_manager_controller.decrypt.document import MAX_FILE_BYTES, DecryptedFile, Document, Format, Leaf
 from secret_manager_controller.decrypt.formats.registry import READERS, sops_container
 from secret_manager_controller.decrypt.formats.tree import FormatReader
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.decrypt.metadata import parse_metadata
+from secret_manager_controller.decrypt.metadata import WrappedKey, parse_metadata
 from secret_manager_controller.decrypt.plainfile import write_plain
 from secret_manager_controller.decrypt.refusal import RefusedError, failed, invalid
 from secret_manager_controller.decrypt.scalars import Node, authenticated
@@ -82,6 +82,18 @@ class Decryptor:
             return DecryptedFile(self._document(opened), SecretValue(content))
 
         return self._told(decrypted, data, format, path)
+
+    def needed_of_kms(self, data: bytes, keys: KeyRing) -> tuple[WrappedKey, ...]:
+        """Return which of a SOPS file's wrapped keys a KMS has to unwrap; none for what is no readable SOPS file."""
+        container = sops_container(data)
+        if container is None:
+            return ()
+        reader = READERS[container]
+        try:
+            block = reader.detach_metadata(reader.parse(data))
+            return () if block is None else needed_of_kms(parse_metadata(block), keys)
+        except RefusedError:
+            return ()  # Whoever reads the file is told.
 
     def fingerprint(self, *parts: bytes) -> SourceHash:
         """Return a keyed hash of anything, fit to be published."""

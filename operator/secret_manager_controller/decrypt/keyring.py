@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from secret_manager_controller.decrypt import age, openpgp
@@ -35,11 +35,15 @@ class KeyRing:
 
     Attributes:
         unreadable: namespaces that may have keys, which the controller may not read; for messages.
+        data_keys: data keys, or shares of them, that a KMS has unwrapped, by what was wrapped.
+        refused: recipients that a KMS was not asked about or has refused, by their labels, and why; for messages.
     """
 
     age: tuple[age.AgeIdentity, ...] = ()
     pgp: tuple[SecretKey, ...] = ()
     unreadable: tuple[str, ...] = ()
+    data_keys: Mapping[str, bytes] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, materials: Iterable[bytes]) -> KeyRing:
@@ -63,7 +67,7 @@ class KeyRing:
         return cls(age=tuple(identities.values()), pgp=tuple(keys.values()))
 
     def __bool__(self) -> bool:
-        return bool(self.age or self.pgp)
+        return bool(self.age or self.pgp or self.data_keys)
 
     def __reduce__(self) -> str:
         raise TypeError("a KeyRing is not pickled: private keys stay in memory")
@@ -106,6 +110,7 @@ class KeyRing:
         against its secret part, so whoever can hand in a key could forge the id of another's ring.
         """
         parts = sorted([identity.secret.encode() for identity in self.age] + [key.packets for key in self.pgp])
+        parts += sorted(wrapped.encode() + key for wrapped, key in self.data_keys.items())
         framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(_PROCESS_KEY, framed, "sha256")
 

@@ -36,6 +36,9 @@ _RECIPIENT_KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Field of the metadata → what people call the service, and the fields that identify a key."""
 
+_CONTEXT = ("context", "created_at")
+"""Fields of an entry that are read by themselves, or say nothing that counts."""
+
 _OTHER_FIELDS = frozenset(
     {"lastmodified", "mac", "version", "mac_only_encrypted", "shamir_threshold", "key_groups"}
     # sops 1.x, written in Python, put a sentence for people there.
@@ -53,11 +56,15 @@ class WrappedKey:
         kind: the metadata's field, e.g. `age`.
         recipient: what the file says whom it is for; not authenticated.
         wrapped: the ciphertext; armored for age and PGP.
+        details: every other field that the entry has, by name; what is no text is told as `?`.
+        context: AWS' encryption context.
     """
 
     kind: str
     recipient: str
     wrapped: str
+    details: tuple[tuple[str, str], ...] = ()
+    context: tuple[tuple[str, str], ...] = ()
 
     @property
     def label(self) -> str:
@@ -198,7 +205,19 @@ def _entry(kind: str, entry: Node) -> WrappedKey:
         )
     fields = _RECIPIENT_KINDS[kind][1] if kind in _RECIPIENT_KINDS else ()
     names = (entry.get(field) for field in fields)
-    return WrappedKey(kind, " ".join(name for name in names if isinstance(name, str)), wrapped)
+    return WrappedKey(
+        kind,
+        " ".join(name for name in names if isinstance(name, str)),
+        wrapped,
+        details=_texts({name: value for name, value in entry.items() if name not in {"enc", *fields, *_CONTEXT}}),
+        context=_texts(entry.get("context")),
+    )
+
+
+def _texts(fields: Node) -> tuple[tuple[str, str], ...]:
+    """Return what a mapping's fields say; what is empty says nothing."""
+    pairs = fields.items() if isinstance(fields, dict) else [("context", "?")] if fields else []
+    return tuple((name, value if isinstance(value, str) else "?") for name, value in pairs if value)
 
 
 def _threshold(block: Mapping[str, Node], groups: int) -> int:

@@ -20,6 +20,7 @@ from secret_manager_controller.providers.aws_budget import AccountBudget, AwsQuo
 from secret_manager_controller.providers.aws_calls import Answer, Client, Requests
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal, told
 from secret_manager_controller.providers.aws_keys import LoginKeys
+from secret_manager_controller.providers.aws_kms import AwsKms
 from secret_manager_controller.providers.aws_login import (
     AwsAccessKeys,
     AwsAssumedRole,
@@ -77,13 +78,21 @@ class AwsProvider:
         self._login = login
         self._region = region
         if not isinstance(endpoint_url, AwsEndpoints):
-            endpoint_url = AwsEndpoints(endpoint_url, endpoint_url)
+            endpoint_url = AwsEndpoints(endpoint_url, endpoint_url, endpoint_url)
         self._endpoint_url = endpoint_url.secretsmanager
         place = endpoint_url.secretsmanager or region
         self._budget = AccountBudget(login, place=place, quotas=quotas, budgets=budgets)
         self._requests = Requests(place=place, on_call=on_call, retries=retries)
         self._logins = Requests(place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._keys = LoginKeys(login, region=region, endpoints=endpoint_url, requests=self._logins)
+        self._kms = AwsKms(
+            self._keys, login=login.title, endpoint_url=endpoint_url.kms, on_call=on_call, retries=retries
+        )
+
+    @property
+    def key_service(self) -> AwsKms:
+        """AWS KMS, in the region of each key."""
+        return self._kms
 
     async def observe(
         self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(?:key|alias)/[A-Za-z0-9/_-]+")
+"""A KMS key; its group is the region. https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id-key-ARN"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ AwsLogin = AwsAccessKeys | AwsWebIdentity | AwsAssumedRole
 
 @dataclass(frozen=True, slots=True)
 class AwsEndpoints:
-    """Addresses of the two services, e.g. of VPC endpoints; None is AWS's own in the region."""
+    """Addresses of the services, e.g. of VPC endpoints; None is AWS's own in the region."""
 
     secretsmanager: str | None = None
     sts: str | None = None
+    kms: str | None = None

@@ -43,6 +43,7 @@ def aws_options(store: AwsStore, secret: Mapping[str, bytes] | None, environment
         "endpoint_url": AwsEndpoints(
             secretsmanager=environment.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or everywhere,
             sts=environment.get("AWS_ENDPOINT_URL_STS") or everywhere,
+            kms=environment.get("AWS_ENDPOINT_URL_KMS") or everywhere,
         ),
         "quotas": AwsQuotas(
             reads=_number(environment, READS, AwsQuotas().reads),

@@ -220,6 +220,11 @@ class AzureProvider:
         )
         self._wrote(current.name)
 
+    @property
+    def key_service(self) -> None:
+        """None: this version asks no Key Vault for SOPS data keys."""
+        return
+
     async def aclose(self) -> None:
         """Let the last who uses the vault wait for requests under way, then end threads and connections."""
         if not self._left:

@@ -243,6 +243,11 @@ class GcpProvider:
         self._own_etags.pop(name, None)
         self._looks.forget(name)
 
+    @property
+    def key_service(self) -> None:
+        """None: this version asks no Cloud KMS for SOPS data keys."""
+        return
+
     async def aclose(self) -> None:
         """Wait for requests under way, then end threads and the connection."""
         await self._listing.aclose()

@@ -20,6 +20,33 @@ CallObserver = Callable[[str, str, str, float], None]
 code, and the seconds that it took. It is called on the event loop."""
 
 
+class KeyService(Protocol):
+    """A cloud's KMS, asked with the login of one provider.
+
+    Attributes:
+        kind: the recipients that it unwraps for, by the field of SOPS' metadata, e.g. `kms`.
+    """
+
+    @property
+    def kind(self) -> str:
+        """See the class."""
+        ...
+
+    async def unwrap(self, key: str, wrapped: str, context: Mapping[str, str]) -> bytes:
+        """Return what a key has encrypted.
+
+        Args:
+            key: the key's id, in full: it says where the service is.
+            wrapped: the ciphertext as SOPS writes it.
+            context: what was encrypted with it as additional data.
+
+        Raises:
+            RetryableError: the service does not answer, or asks for fewer requests.
+            PermanentError: it refuses; a sentence's end that says why.
+        """
+        ...
+
+
 class Provider(Protocol):
     """One login to one store. Shared by all objects that use it; safe for concurrent calls.
 
@@ -82,6 +109,11 @@ class Provider(Protocol):
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
         """Delete a secret, softly where the store can. A secret that is gone already is fine."""
+        ...
+
+    @property
+    def key_service(self) -> KeyService | None:
+        """The KMS that the login may ask; None where there is none for this kind of store."""
         ...
 
     async def aclose(self) -> None:

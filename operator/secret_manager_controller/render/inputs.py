@@ -42,6 +42,11 @@ class BuildInputs:
     uses: Mapping[str, frozenset[Use]] = field(repr=False)
 
     @property
+    def contents(self) -> tuple[bytes, ...]:
+        """Every file's content."""
+        return tuple(self.files.values())
+
+    @property
     def parts(self) -> tuple[bytes, ...]:
         """Everything that decides the build, for a keyed hash."""
         parts = [b"kustomize", self.root.encode()]

@@ -70,6 +70,11 @@ class RawInputs:
     services: tuple[tuple[str | None, tuple[RawFile, ...]], ...]
 
     @property
+    def contents(self) -> tuple[bytes, ...]:
+        """Every file's content."""
+        return tuple(file.content for _, files in self.services for file in files)
+
+    @property
     def parts(self) -> tuple[bytes, ...]:
         """Everything that decides what comes out, for a keyed hash."""
         parts = [b"raw"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from secret_manager_controller.decrypt import Decryptor, Document, Format, KeyRing
+from secret_manager_controller.decrypt import Decryptor, Document, Format, KeyRing, WrappedKey
 from secret_manager_controller.model.plaintext import Plaintext
 from secret_manager_controller.model.spec.secrets import Secrets
 from secret_manager_controller.render.builds import BuildCache
@@ -15,6 +15,9 @@ from secret_manager_controller.render.raw import RawInputs, gather_raw, render_r
 
 CONCURRENT_BUILDS = 4
 """At a time; each may use `sandbox.Limits.memory`, and more than there are processors gain nothing."""
+
+_KMS_SIGNS = (b"kms", b"azure_kv", b"hc_vault")
+"""What the metadata of a file with such a recipient has somewhere: most files have none, and are not parsed twice."""
 
 Inputs = RawInputs | BuildInputs
 
@@ -46,6 +49,15 @@ class Renderer:
     def digest(self, inputs: Inputs) -> str:
         """Return a keyed hash of inputs: while it stays the same, so does what is rendered."""
         return self._decryptor.fingerprint(b"inputs", *inputs.parts)
+
+    async def needed_of_kms(self, inputs: Inputs, keys: KeyRing) -> tuple[WrappedKey, ...]:
+        """Return the wrapped data keys of all files that the keys at hand do not open and a KMS could."""
+        suspects = [content for content in inputs.contents if any(sign in content for sign in _KMS_SIGNS)]
+        if not suspects:
+            return ()
+        return await asyncio.to_thread(
+            lambda: tuple(entry for content in suspects for entry in self._decryptor.needed_of_kms(content, keys))
+        )
 
     async def render(self, inputs: Inputs, keys: KeyRing) -> Plaintext:
         """Return keys and values.

@@ -73,7 +73,8 @@ class Request:
     def headers(self) -> dict[str, str]:
         """The headers, names in lower case."""
         found = {k[5:].replace("_", "-").lower(): v for k, v in self.environ.items() if k.startswith("HTTP_")}
-        return {"content-type": self.environ.get("CONTENT_TYPE", ""), **found}
+        plain = {"content-type": self.environ.get("CONTENT_TYPE", ""), "content-length": str(len(self.body))}
+        return {**plain, **found}
 
 
 @dataclass(frozen=True, slots=True)

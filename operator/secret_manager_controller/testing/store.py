@@ -241,6 +241,11 @@ class FakeProvider:
             if current.name in self._store.secrets:
                 self._store.schedule_deletion(current.name)
 
+    @property
+    def key_service(self) -> None:
+        """None: there is no KMS beside the fake store."""
+        return
+
     async def aclose(self) -> None:
         """Note that the provider was closed."""
         self.closed = True

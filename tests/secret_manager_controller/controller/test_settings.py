@@ -7,6 +7,9 @@ import pytest
 from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.settings import Settings, SettingsError
 from secret_manager_controller.tenancy import Mode
+from secret_manager_controller.unwrapping import AllowedKeys
+
+KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0c6f"
 
 
 def test_everything_has_a_default():
@@ -27,6 +30,7 @@ def test_everything_has_a_default():
         replica="smc-0",
         sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),
         kustomize_binary="kustomize",
+        kms_keys=AllowedKeys(),
     )
 
 
@@ -45,6 +49,12 @@ def test_everything_has_a_default():
             {"ARTIFACT_HOSTS": "a.example, 10.0.0.1"}, "artifact_hosts", ("a.example", "10.0.0.1"), id="hosts"
         ),
         pytest.param({"KUSTOMIZE_BINARY": "/bin/k"}, "kustomize_binary", "/bin/k", id="kustomize"),
+        pytest.param(
+            {"SOPS_KMS_KEYS": f"{KMS_KEY},\n team-a={KMS_KEY} ,"},
+            "kms_keys",
+            AllowedKeys(frozenset({("", KMS_KEY), ("team-a", KMS_KEY)})),
+            id="kms",
+        ),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
         pytest.param({"POD_NAME": "smc-7f-x"}, "replica", "smc-7f-x", id="the replica's name"),
         pytest.param({"TENANCY_MODE": "isolated"}, "tenancy_mode", Mode.ISOLATED, id="tenancy"),
@@ -123,3 +133,8 @@ def test_sharding_is_set_by_variables():
 def test_durations_that_contradict_each_other_are_told_by_their_variables(environment, told):
     with pytest.raises(SettingsError, match=told):
         Settings.from_environment(environment)
+
+
+def test_a_key_that_no_kms_has_is_named():
+    with pytest.raises(SettingsError, match=r"SOPS_KMS_KEYS: 'projects/p': expected the ARN of an AWS KMS key"):
+        Settings.from_environment({"SOPS_KMS_KEYS": "projects/p"})
