@@ -58,11 +58,12 @@ format: $(READY) ## Format the code.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-generate: $(READY) ## Write the CRDs and their documentation anew from the models.
-	@$(BIN)/python -m secret_manager_controller.crd > helm/secret-manager-controller/crds/secretmanagerconfigs.yaml
-	@$(BIN)/python -m secret_manager_controller.crd SecretManagerPolicy > helm/secret-manager-controller/crds/secretmanagerpolicies.yaml
+generate: $(READY) ## Write the CRDs, their documentation and deploy/install.yaml anew.
+	@$(BIN)/python -m secret_manager_controller.crd > helm/secret-manager-controller/files/crds/secretmanagerconfigs.yaml
+	@$(BIN)/python -m secret_manager_controller.crd SecretManagerPolicy > helm/secret-manager-controller/files/crds/secretmanagerpolicies.yaml
 	@$(BIN)/python -m secret_manager_controller.crd --docs > docs/crd.md
 	@$(BIN)/python -m secret_manager_controller.crd SecretManagerPolicy --docs > docs/policy.md
+	@$(PYTHON) tools/install_manifest.py > deploy/install.yaml
 
 lock: $(READY) ## Pin all requirements anew, with hashes (needs uv).
 	@requirements/lock.sh

@@ -19,7 +19,7 @@ from secret_manager_controller.crd import (
 from secret_manager_controller.model.status import Condition, Status
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "helm" / "secret-manager-controller" / "crds"
+CHART = ROOT / "helm" / "secret-manager-controller" / "files" / "crds"
 KIND_IDS = list(KINDS)
 EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=KIND_IDS)
 DOCS = {CONFIG.name: ROOT / "docs" / "crd.md", POLICY.name: ROOT / "docs" / "policy.md"}
