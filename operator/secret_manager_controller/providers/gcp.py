@@ -24,6 +24,7 @@ from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.gcp_api import Message
 from secret_manager_controller.providers.gcp_client import GcpClient, Outcome, name_of, number_of
+from secret_manager_controller.providers.gcp_declared import Declared
 from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
 from secret_manager_controller.providers.gcp_listing import Listing
 from secret_manager_controller.providers.gcp_login import (
@@ -38,7 +39,7 @@ from secret_manager_controller.providers.gcp_login import (
     GcpReplication,
 )
 from secret_manager_controller.providers.gcp_looks import VersionLooks
-from secret_manager_controller.providers.gcp_marks import LABELS, WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
 from secret_manager_controller.providers.gcp_retention import retire
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
@@ -70,7 +71,7 @@ class GcpProvider:
         login: how to get tokens.
         endpoints: where the services are.
         location: makes the secrets regional ones of this location.
-        replication: where new global secrets are kept.
+        replication: where new global secrets are kept, and the keys of all; None lets Google choose.
         labels: of every secret that is written, beside the owner mark.
         keep_versions: how many versions of a secret stay when another is written; None keeps all.
         quotas: what the project allows.
@@ -86,7 +87,7 @@ class GcpProvider:
         login: GcpLogin,
         endpoints: GcpEndpoints = GcpEndpoints(),  # noqa: B008 - it is frozen.
         location: str | None = None,
-        replication: GcpReplication = GcpReplication(),  # noqa: B008 - it is frozen.
+        replication: GcpReplication | None = None,
         labels: Mapping[str, str] | None = None,
         keep_versions: int | None = None,
         quotas: GcpQuotas = GcpQuotas(),  # noqa: B008 - it is frozen.
@@ -104,9 +105,7 @@ class GcpProvider:
             on_call=on_call,
             retries=retries,
         )
-        self._replication = None if location is not None else _replication(replication)
-        # Where a label is ours, the owner mark counts.
-        self._labels = {key: value for key, value in (labels or {}).items() if key not in LABELS}
+        self._declared = Declared(labels=labels, replication=replication, regional=location is not None)
         self._keep_versions = keep_versions
         self._listing = Listing(self._client.secrets)
         self._looks = VersionLooks(self._newest)
@@ -146,12 +145,7 @@ class GcpProvider:
     async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
         """Create a secret with its mark, then add its value; see `Provider.create`."""
         name, claim = secret.name, self._claim(secret, 0, mark, revision)
-        resource: dict[str, object] = {
-            "labels": self._labels | labels_of(mark),
-            "annotations": annotations_of(mark, write=claim),
-        }
-        if self._replication is not None:
-            resource["replication"] = self._replication
+        resource = _marked(self._declared.of_new(), {}, mark, claim)
         with self._listing.written(mark):
             outcome = await self._client.attempt(
                 "CreateSecret",
@@ -206,7 +200,7 @@ class GcpProvider:
         return version
 
     async def adopt(self, current: RemoteSecret, *, mark: OwnerMark, fence: Fence) -> None:
-        """Put our labels and annotations, and the object's labels, on a secret; see `Provider.adopt`.
+        """Put our mark, and what the object declares, on a secret; see `Provider.adopt`.
 
         Raises:
             RetryableError: StoreChanged: it is not marked any more as it was seen.
@@ -214,7 +208,7 @@ class GcpProvider:
         held = await self._client.secret(current.name)
         if held is None or _mark_of(held) not in {mark, current.mark}:
             raise self._changed(current.name)
-        if _mark_of(held) != mark or self._differs(held):
+        if _mark_of(held) != mark or self._declared.differs(held):
             self._own_etags[current.name] = await self._mark(held, mark, fence)
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
@@ -254,10 +248,7 @@ class GcpProvider:
         await self._client.aclose()
 
     def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
-        return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._differs(secret))
-
-    def _differs(self, secret: Message) -> bool:
-        return not self._labels.items() <= dict(secret.labels).items()
+        return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._declared.differs(secret))
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""
@@ -309,26 +300,26 @@ class GcpProvider:
             RetryableError: StoreChanged: somebody changed the secret since it was `held`.
         """
         name = name_of(held)
-        labels, annotations = dict(held.labels), dict(held.annotations)
+        fields = _marked(self._declared.over(held), held.annotations, mark, claim)
         with self._listing.written(mark):
             outcome = await self._client.attempt(
                 "UpdateSecret",
                 about=name,
                 unless={NOT_FOUND, PRECONDITION},
                 fence=fence,
-                secret={
-                    "name": self._client.path(name),
-                    "etag": held.etag,
-                    "labels": labels | self._labels | labels_of(mark),
-                    "annotations": annotations | annotations_of(mark, write=claim),
-                },
-                update_mask={"paths": ["labels", "annotations"]},
+                secret={"name": self._client.path(name), "etag": held.etag, **fields},
+                update_mask={"paths": list(fields)},
             )
         if not isinstance(outcome, GcpRefusal):
             return str(outcome.etag)
         now = await self._client.secret(name)
         # Ours, if an earlier attempt was carried out and its answer lost.
-        if now is None or _mark_of(now) != mark or (claim is not None and not _claimed(now, claim)):
+        if (
+            now is None
+            or _mark_of(now) != mark
+            or self._declared.differs(now)
+            or (claim is not None and not _claimed(now, claim))
+        ):
             raise self._changed(name)
         return str(now.etag)
 
@@ -380,11 +371,11 @@ def _claimed(secret: Message, claim: str) -> bool:
     return bool(secret.annotations.get(WRITE_ANNOTATION) == claim)
 
 
-def _replication(replication: GcpReplication) -> Mapping[str, object]:
-    def encryption(key: str | None) -> Mapping[str, object]:
-        return {} if key is None else {"customer_managed_encryption": {"kms_key_name": key}}
-
-    if not replication.replicas:
-        return {"automatic": encryption(replication.kms_key)}
-    replicas = [{"location": location, **encryption(key)} for location, key in replication.replicas]
-    return {"user_managed": {"replicas": replicas}}
+def _marked(
+    fields: dict[str, object], annotations: Mapping[str, str], mark: OwnerMark, claim: str | None
+) -> dict[str, object]:
+    """Return a secret's fields with the owner mark and the claim of a write in them."""
+    labels = fields["labels"]
+    assert isinstance(labels, dict)  # `Declared` always tells them.
+    marked = {"labels": labels | labels_of(mark), "annotations": dict(annotations) | annotations_of(mark, write=claim)}
+    return fields | marked

@@ -143,6 +143,8 @@ def _named(refusal: GcpRefusal) -> str:
 def _hint(refusal: GcpRefusal, operation: str) -> str:
     if refusal.code == PRECONDITION and operation in {"AddSecretVersion", "AccessSecretVersion", "CreateSecret"}:
         return ": its KMS key may be disabled or out of reach, or a policy of the organisation forbids its place"
+    if refusal.code == "INVALID_ARGUMENT" and operation in {"CreateSecret", "UpdateSecret"}:
+        return ": a secret has 64 labels and 16 KiB of annotations at most, and a KMS key must be in its own place"
     if refusal.code == NOT_FOUND and operation == "CreateSecret":
         return ": the project, the location or the KMS key that the spec names does not exist"
     return ""

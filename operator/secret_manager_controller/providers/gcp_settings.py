@@ -94,9 +94,9 @@ def gcp_endpoints(environment: Environment) -> GcpEndpoints:
     )
 
 
-def _replication(replication: Replication | None) -> GcpReplication:
+def _replication(replication: Replication | None) -> GcpReplication | None:
     if replication is None:
-        return GcpReplication()
+        return None
     if replication.user_managed is not None:
         replicas = ((each.location, _key(each)) for each in replication.user_managed.replicas)
         return GcpReplication(replicas=tuple(replicas))

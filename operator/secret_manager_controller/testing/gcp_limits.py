@@ -99,6 +99,12 @@ def check_payload(payload: Any) -> None:
         raise invalid("The checksum of the secret payload does not match its data.")
 
 
+def places_of(replication: Any) -> tuple[str | None, ...]:
+    """Return the kind of a `Replication` message and its places."""
+    replicas = replication.user_managed.replicas
+    return (replication.WhichOneof("replication"), *sorted(replica.location for replica in replicas))
+
+
 def _check_replication(secret: Any, *, regional: bool) -> None:
     kind = secret.replication.WhichOneof("replication")
     if regional and kind is not None:

@@ -17,7 +17,14 @@ from google.cloud.secretmanager_v1.types import resources, service
 from google.protobuf.empty_pb2 import Empty
 
 from secret_manager_controller.testing import gcp_filter
-from secret_manager_controller.testing.gcp_limits import GcpError, check_payload, check_secret, check_secret_id, invalid
+from secret_manager_controller.testing.gcp_limits import (
+    GcpError,
+    check_payload,
+    check_secret,
+    check_secret_id,
+    invalid,
+    places_of,
+)
 
 PAGE = 25_000
 LATEST = "latest"
@@ -32,7 +39,17 @@ ListSecretVersionsResponse = service.ListSecretVersionsResponse.pb()
 _PARENT = re.compile(r"projects/(?P<project>[^/]+)(?:/locations/(?P<location>[^/]+))?")
 _NAME = re.compile(r"(?P<parent>.+)/secrets/(?P<id>[^/]+)(?:/versions/(?P<version>[^/]+))?")
 _MUTABLE = frozenset(
-    {"labels", "annotations", "version_aliases", "topics", "ttl", "expire_time", "rotation", "version_destroy_ttl"}
+    {
+        "labels",
+        "annotations",
+        "version_aliases",
+        "topics",
+        "ttl",
+        "expire_time",
+        "rotation",
+        "version_destroy_ttl",
+        "replication",  # Of which only the keys can be changed: gcloud secrets replication update.
+    }
 )
 
 
@@ -148,6 +165,8 @@ class GcpStore:
             request.secret, changed, replace_message_field=True, replace_repeated_field=True
         )
         check_secret(changed, regional="/locations/" in changed.name)
+        if places_of(changed.replication) != places_of(stored.resource.replication):
+            raise invalid("The replication policy cannot be changed.")
         changed.etag = _etag()
         stored.resource = changed
         return _copy(changed)

@@ -274,6 +274,41 @@ class TestCreate:
         assert stored == resources.Replication.pb()(**expected)
 
 
+class TestDeclared:
+    async def test_a_key_is_set_without_another_version(self, gcp, make_gcp):
+        await create(make_gcp(), "a")
+        provider = make_gcp(replication=GcpReplication(kms_key=KEY))
+        seen = await look(provider, "a")
+        assert seen.options_differ
+        await provider.adopt(seen, mark=ME, fence=FENCE)
+        assert not (await look(provider, "a")).options_differ
+        stored = resources.Replication.pb().FromString(gcp.secrets()["a"].replication)
+        assert stored.automatic.customer_managed_encryption.kms_key_name == KEY
+        assert gcp.versions("a") == 1
+
+    async def test_what_somebody_changed_in_between_is_left_to_the_next_look(self, gcp, make_gcp):
+        provider = make_gcp(labels={"team": "a"})
+        await create(make_gcp(), "a")
+        seen = await look(provider, "a")
+        gcp.fail("UpdateSecret", "FAILED_PRECONDITION")
+        with pytest.raises(RetryableError) as raised:
+            await provider.adopt(seen, mark=ME, fence=FENCE)
+        assert raised.value.reason is Reason.STORE_CHANGED
+
+    async def test_the_last_label_that_finds_no_room_is_told(self, gcp, make_gcp):
+        crowd = {f"l{number}": "x" for number in range(61)}
+        await create(make_gcp(), "a")
+        await create(make_gcp(), "b")
+        for name, count in (("a", 60), ("b", 61)):
+            labels = gcp.labels(name) | dict(list(crowd.items())[:count])
+            gcp.change_labels(name, labels=labels, annotations=gcp.annotations(name))
+        provider = make_gcp(labels={"team": "a"})
+        await provider.adopt(await look(provider, "a"), mark=ME, fence=FENCE)
+        with pytest.raises(PermanentError, match="64 labels") as raised:
+            await provider.adopt(await look(provider, "b"), mark=ME, fence=FENCE)
+        assert raised.value.reason is Reason.STORE_REFUSED
+
+
 class TestUpdate:
     async def test_what_others_wrote_beside_the_value_stays(self, gcp, gcp_provider):
         gcp.put_by_hand("a", b"v", labels=labels_of(ME) | {"team": "x"}, annotations=annotations_of(ME) | {"note": "y"})

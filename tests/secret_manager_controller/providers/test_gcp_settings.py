@@ -87,7 +87,7 @@ def test_what_is_missing_is_told(fields, secret, text):
 @pytest.mark.parametrize(
     ("replication", "expected"),
     [
-        (None, GcpReplication()),
+        (None, None),
         ({"automatic": {}}, GcpReplication()),
         (
             {"automatic": {"customerManagedEncryption": {"kmsKeyName": KEY}}},

@@ -151,6 +151,23 @@ class TestSecrets:
         with pytest.raises(exceptions.InvalidArgument):
             client.update_secret(secret={"name": name}, update_mask={"paths": paths})
 
+    @pytest.mark.parametrize(
+        ("replication", "taken"),
+        [
+            ({"automatic": {"customer_managed_encryption": {"kms_key_name": "k"}}}, True),
+            ({"user_managed": {"replicas": [{"location": "europe-west1"}]}}, False),
+        ],
+        ids=["another key", "other places"],
+    )
+    def test_of_a_replication_only_the_keys_can_be_changed(self, client, replication, taken):
+        name = create(client).name
+        change = {"secret": {"name": name, "replication": replication}, "update_mask": {"paths": ["replication"]}}
+        if taken:
+            assert client.update_secret(**change).replication.automatic.customer_managed_encryption.kms_key_name == "k"
+        else:
+            with pytest.raises(exceptions.InvalidArgument):
+                client.update_secret(**change)
+
     def test_an_old_etag_is_refused(self, gcp, client):
         old = create(client)
         new = client.update_secret(secret={"name": old.name, "etag": old.etag}, update_mask={"paths": ["labels"]})

@@ -201,7 +201,8 @@ class GcpStore(Block):
         default=None, description="Makes the secrets regional ones of this location. Not with replication."
     )
     replication: Replication | None = Field(
-        default=None, description="Where new secrets are kept; automatic by default. A secret never moves."
+        default=None,
+        description="Where new secrets are kept; automatic by default. A secret never moves; its keys are replaced.",
     )
     labels: GcpLabels | None = Field(default=None, description="Labels of every secret, beside the owner marks.")
     keep_versions: int | None = Field(
