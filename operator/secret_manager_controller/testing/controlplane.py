@@ -166,19 +166,39 @@ class ControlPlane:
             raise ValueError(f"no user {user!r}; this control plane knows {', '.join(self._tokens)}")
         return self._tokens[user]
 
+    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
+        """Return a kubeconfig file that logs in as a ServiceAccount, with a token as a pod gets it.
+
+        Raises:
+            ValueError: there is no such ServiceAccount.
+        """
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 3600},
+        }
+        status, answer = self.request("POST", path, body=request)
+        if status != http.HTTPStatus.CREATED:
+            raise ValueError(f"no token for ServiceAccount {namespace}/{name}: {answer}")
+        return self._write_kubeconfig(f"{namespace}.{name}", answer["status"]["token"])
+
     def kubeconfig(self, user: str = ADMIN.name) -> Path:
         """Return a kubeconfig file that logs in as this user; it needs no other file, and only its owner may read it.
 
         Raises:
             ValueError: the plane was started without this user.
         """
+        return self._write_kubeconfig(user, self.token(user))
+
+    def _write_kubeconfig(self, user: str, token: str) -> Path:
         name = "control-plane"
         certificate = base64.b64encode(self.ca_file.read_bytes()).decode()
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": name, "cluster": {"server": self.url, "certificate-authority-data": certificate}}],
-            "users": [{"name": user, "user": {"token": self.token(user)}}],
+            "users": [{"name": user, "user": {"token": token}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
             "current-context": name,
         }
