@@ -31,6 +31,8 @@ class Reason(enum.StrEnum):
     """The source is nothing that can be read: no Git in an Application, a URL of another scheme."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """The branch, tag or version that the source asks for is not in its repository; nothing is deleted."""
+    REVISION_WENT_BACK = "RevisionWentBack"
+    """The source went back to a revision that was applied before the present one."""
     SOURCE_NOT_VERIFIED = "SourceNotVerified"
     """`spec.requireVerifiedSource` is set, and the source has not verified the signature of what it publishes."""
     FETCH_FAILED = "FetchFailed"

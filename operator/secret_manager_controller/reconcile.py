@@ -13,8 +13,10 @@ from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import ConfigError, Reason, RetryableError
+from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.model.annotations import CONFIRM_ROLLBACK
 from secret_manager_controller.model.desired import DesiredState, desired_state
+from secret_manager_controller.model.history import History, went_back
 from secret_manager_controller.model.inventory import Inventory, settled
 from secret_manager_controller.model.names import STORE_RULES
 from secret_manager_controller.model.observed import ObservedState, OwnerMark
@@ -86,6 +88,9 @@ class Request:
     Attributes:
         inputs_key: what status recorded of the inputs, see `Progress`.
         confirm_prune: the revision at which the user lets many secrets go, or None.
+        confirm_rollback: the revision to which the user lets a verified source go back, or None.
+        history: revisions that were applied.
+        applied: the last of them.
         look: whether the user asked for this reconcile, so that the store is looked at in any case.
         since: by the monotonic clock: a look at the store from then on is new enough; None asks for a new one.
     """
@@ -98,6 +103,9 @@ class Request:
     settled_key: str | None = None
     inputs_key: str | None = None
     confirm_prune: str | None = None
+    confirm_rollback: str | None = None
+    history: History = ()
+    applied: str | None = None
     look: bool = False
     since: float | None = None
 
@@ -206,6 +214,7 @@ class Reconciler:
         """Do steps 4-9 for a revision."""
         spec, me = request.spec, self.mark(request)
         progress.revision = revision.revision
+        _check_rollback(request, revision)
         progress.key_namespaces = grants.key_namespaces
         progress.keys = keys = await self.keys.find(grants.key_namespaces)
         progress.settled_key = settled_key(request, revision, keys, grants)
@@ -343,6 +352,22 @@ class Prepared:
     provider: Provider
     store: str
     revision: Revision
+
+
+def _check_rollback(request: Request, revision: Revision) -> None:
+    """Hold an old revision where signatures are required: an old one's is as good as ever, and who replays it has it.
+
+    Raises:
+        PermanentError: RevisionWentBack.
+    """
+    back = went_back(request.history, applied=request.applied, revision=revision.revision)
+    if request.spec.require_verified_source and back and request.confirm_rollback != revision.revision:
+        raise PermanentError(
+            Reason.REVISION_WENT_BACK,
+            f"the source went back to {foreign(revision.revision)}, which was applied before "
+            f"{foreign(request.applied)}; since spec.requireVerifiedSource is set, annotate the object with "
+            f"{CONFIRM_ROLLBACK}=<that revision> to apply it",
+        )
 
 
 def settled_key(request: Request, revision: Revision, keys: KeyRing, grants: Grants) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from secret_manager_controller.testing.artifacts import ArtifactServer, git_repository_status
 from secret_manager_controller.testing.stack import FLUX_KINDS
-from secret_manager_controller.testing.tenants import ENV, SOURCE, dotenv, packed
+from secret_manager_controller.testing.tenants import ENV, SOURCE, conditions, dotenv, packed
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("controller")]
 
@@ -128,3 +128,27 @@ def test_an_artifact_on_a_host_outside_is_never_asked_for(tenant):
         status = tenant.ready(reason="AccessDenied")
         assert "ARTIFACT_HOSTS" in status["conditions"][0]["message"]
         assert canary.requests == {}
+
+
+def test_a_source_that_goes_back_is_told_and_a_verified_one_is_held(tenant):
+    first, _ = made(tenant, A="1")
+    second, _ = made(tenant, A="2")
+    publish(tenant, "GitRepository", first, verified="True")
+    tenant.apply()
+    tenant.applied(first)
+    publish(tenant, "GitRepository", second, verified="True")
+    tenant.applied(second)
+    publish(tenant, "GitRepository", first, verified="True")
+    status = tenant.applied(first)
+    assert conditions(status)["WentBack"] == "RevisionWentBack"
+    assert tenant.values() == {"A": b"1"}
+    publish(tenant, "GitRepository", second, verified="True")
+    assert "WentBack" not in conditions(tenant.applied(second))
+    tenant.patch(requireVerifiedSource=True)
+    tenant.ready()
+    publish(tenant, "GitRepository", first, verified="True")
+    tenant.ready(reason="RevisionWentBack")
+    assert tenant.values() == {"A": b"2"}
+    tenant.annotate("confirm-rollback", first.revision)
+    tenant.applied(first)
+    assert tenant.values() == {"A": b"1"}

@@ -188,6 +188,26 @@ async def test_an_artifact_that_the_source_still_publishes_as_it_was_is_not_fetc
     assert world.source.fetches == 1
 
 
+async def test_a_verified_source_that_goes_back_is_held_until_it_is_confirmed(world):
+    world.files(URL="old")
+    world.spec(requireVerifiedSource=True)
+    old = world.source.revision.revision
+    world.request = dataclasses.replace(world.request, history=(old, "newer"), applied="newer")
+    with pytest.raises(PermanentError, match="confirm-rollback=") as caught:
+        await world.reconcile()
+    assert caught.value.reason is Reason.REVISION_WENT_BACK
+    assert (world.store.values(), world.source.fetches) == ({}, 0)
+    world.request = dataclasses.replace(world.request, confirm_rollback=old)
+    assert (await world.reconcile()).complete
+
+
+async def test_another_source_may_go_back_and_is_only_told(world):
+    world.files(URL="old")
+    history = (world.source.revision.revision, "newer")
+    world.request = dataclasses.replace(world.request, history=history, applied="newer")
+    assert (await world.reconcile()).complete
+
+
 async def test_secrets_are_created_with_our_mark_and_then_nothing_is_done_or_read(world):
     world.files(URL="u", KEY="k")
     report = await world.reconcile()

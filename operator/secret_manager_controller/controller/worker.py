@@ -21,7 +21,13 @@ from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
-from secret_manager_controller.model.annotations import CONFIRM_PRUNE, DELETION_POLICY, FINALIZER, RECONCILE
+from secret_manager_controller.model.annotations import (
+    CONFIRM_PRUNE,
+    CONFIRM_ROLLBACK,
+    DELETION_POLICY,
+    FINALIZER,
+    RECONCILE,
+)
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
 from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
@@ -285,6 +291,9 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         settled_key=previous.settled_key,
         inputs_key=previous.inputs_key,
         confirm_prune=annotations_of(body).get(CONFIRM_PRUNE),
+        confirm_rollback=annotations_of(body).get(CONFIRM_ROLLBACK),
+        history=previous.history,
+        applied=previous.last_applied_revision,
         look=annotations_of(body).get(RECONCILE) not in {None, previous.last_handled_reconcile_at},
     )
 

@@ -8,10 +8,12 @@ RECONCILE = f"{GROUP}/reconcile"
 """Any new value asks for a reconcile now; `msmctl reconcile` writes a timestamp."""
 CONFIRM_PRUNE = f"{GROUP}/confirm-prune"
 """The revision at which more secrets may be deleted than the bound allows."""
+CONFIRM_ROLLBACK = f"{GROUP}/confirm-rollback"
+"""The revision to which a verified source may go back."""
 DELETION_POLICY = f"{GROUP}/deletion-policy"
 """`Orphan` overrides `spec.deletionPolicy`, so that `msmctl reconcile --force` leaves the store alone."""
 
-TRIGGER_ANNOTATIONS = (RECONCILE, CONFIRM_PRUNE, DELETION_POLICY)
+TRIGGER_ANNOTATIONS = (RECONCILE, CONFIRM_PRUNE, CONFIRM_ROLLBACK, DELETION_POLICY)
 
 FINALIZER = f"{GROUP}/store-cleanup"
 """Ours alone: set only with `deletionPolicy: Delete`; kopf's settings never hear of it."""

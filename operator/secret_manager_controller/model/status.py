@@ -12,12 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
+from secret_manager_controller.model.history import History, remembered, went_back
 from secret_manager_controller.model.inventory import Inventory, InventoryEntry
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import SecretName, SourceHash, Version
 
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
 KEY_EXPIRING = "KeyExpiring"
+WENT_BACK = "WentBack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Status:
         settled_key: fingerprint of all that the last complete reconcile depended on, or None if none was complete.
         inputs_key: the same with the files that the object reads in place of the whole revision.
         store_calls: requests to the store that the last reconcile made.
+        history: revisions that were applied, see `secret_manager_controller.model.history`.
     """
 
     observed_generation: int | None = None
@@ -62,6 +65,7 @@ class Status:
     inputs_key: str | None = None
     secrets_synced: int = 0
     store_calls: int = 0
+    history: History = ()
     inventory: Inventory = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
 
@@ -81,6 +85,7 @@ class Status:
             "inputsKey": self.inputs_key,
             "secretsSynced": self.secrets_synced,
             "lastStoreCalls": self.store_calls,
+            "appliedRevisions": list(self.history),
             "secrets": [
                 {"name": entry.name, "version": entry.version, "sourceHash": entry.source_hash}
                 for entry in self.inventory.values()
@@ -133,6 +138,7 @@ def parse_status(raw: Mapping[str, Any]) -> Status:
         inputs_key=text("inputsKey"),
         secrets_synced=number("secretsSynced") or 0,
         store_calls=number("lastStoreCalls") or 0,
+        history=_parse_history(raw.get("appliedRevisions")),
         inventory=_parse_inventory(raw.get("secrets")),
         conditions=_parse_conditions(raw.get("conditions")),
     )
@@ -167,6 +173,7 @@ def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerEr
             base,
             # A commit that touched nothing of the object was not applied, and yet the store equals it.
             last_applied_revision=attempt.revision or previous.last_applied_revision,
+            history=remembered(previous.history, attempt.revision),
             settled_key=attempt.settled_key or previous.settled_key,
             inputs_key=attempt.inputs_key or previous.inputs_key,
             conditions=_conditions(previous, attempt, message, None, stamp),
@@ -174,6 +181,7 @@ def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerEr
     return replace(
         base,
         last_applied_revision=attempt.revision if outcome.complete else previous.last_applied_revision,
+        history=remembered(previous.history, attempt.revision if outcome.complete else None),
         settled_key=attempt.settled_key if outcome.complete else None,
         inputs_key=attempt.inputs_key if outcome.complete else None,
         secrets_synced=outcome.synced,
@@ -225,7 +233,18 @@ def _conditions(
         told.append(_condition(previous, attempt, KEY_EXPIRING, "True", *warning, stamp))
     elif attempt.expiring is None and (before := previous.condition(KEY_EXPIRING)) is not None:
         told.append(before)
+    if (back := _went_back(previous, attempt)) is not None:
+        told.append(_condition(previous, attempt, WENT_BACK, "True", Reason.REVISION_WENT_BACK, back, stamp))
     return tuple(told)
+
+
+def _went_back(previous: Status, attempt: Attempt) -> str | None:
+    """Return what is told of a source that went back, for as long as it stays there."""
+    revision, before = attempt.revision or previous.last_attempted_revision, previous.condition(WENT_BACK)
+    if went_back(previous.history, applied=previous.last_applied_revision, revision=revision):
+        return f"the source went back to {revision}, which was applied before {previous.last_applied_revision}"
+    stays = before is not None and revision == previous.last_attempted_revision
+    return before.message if before is not None and stays else None
 
 
 def _condition(
@@ -234,6 +253,10 @@ def _condition(
     before = previous.condition(kind)
     since = before.last_transition_time if before is not None and before.status == status else stamp
     return Condition(kind, status, str(reason), message, attempt.generation, since)
+
+
+def _parse_history(raw: object) -> History:
+    return tuple(item for item in raw if isinstance(item, str)) if isinstance(raw, list) else ()
 
 
 def _parse_inventory(raw: object) -> Inventory:

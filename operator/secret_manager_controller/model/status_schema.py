@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from secret_manager_controller.model.history import MAX_HISTORY
 from secret_manager_controller.model.inventory import MAX_SECRETS
 from secret_manager_controller.model.spec.base import Block, FromJson, text
 
@@ -83,6 +84,13 @@ class StatusSchema(Block):
     )
     last_applied_revision: str | None = Field(
         default=None, description="The source's revision that the store was last made equal to, completely."
+    )
+    applied_revisions: FromJson[tuple[Annotated[str, text(longest=1024)], ...]] | None = Field(
+        default=None,
+        max_length=MAX_HISTORY,
+        description="The source's revisions that were applied, in the order in which they came first: the condition "
+        "WentBack tells when the source goes back to an earlier one.",
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
     settled_key: Annotated[str, text(longest=128)] | None = Field(
         default=None,

@@ -162,7 +162,11 @@ async def test_what_status_recorded_comes_back_to_the_next_reconcile(bench):
     bench.reconciler.outcome = None
     await bench.process()
     assert bench.reconciler.requests[1] == dataclasses.replace(
-        bench.reconciler.requests[0], inventory=SYNCED.inventory, settled_key="settled"
+        bench.reconciler.requests[0],
+        inventory=SYNCED.inventory,
+        settled_key="settled",
+        history=("main@sha1:1",),
+        applied="main@sha1:1",
     )
     assert bench.kube.done("create") == []  # Nothing happened, so nothing is told.
     assert bench.sample("secret_manager_reconciliations_total") == 2

@@ -37,6 +37,7 @@ def test_a_complete_report_is_ready_and_records_all_that_the_next_pass_needs():
         last_applied_revision="main@sha1:abc",
         settled_key="key-1",
         secrets_synced=1,
+        history=("main@sha1:abc",),
         inventory={"db": ENTRY},
         conditions=(
             Condition("Ready", "True", "ReconciliationSucceeded", "Synced 1 secrets", 3, "2026-01-02T03:04:05Z"),
@@ -166,3 +167,46 @@ def test_a_commit_that_touches_nothing_counts_as_applied():
     assert (second.last_applied_revision, second.settled_key, second.inputs_key) == (
         "main@sha1:def", "key-2", "inputs",
     )  # fmt: skip
+
+
+# --- a source that goes back
+
+
+def applied(status, revision, outcome=...):
+    return summarize(status, Attempt(generation=1, revision=revision), report() if outcome is ... else outcome, now=T0)
+
+
+def told_back(status):
+    condition = status.condition("WentBack")
+    return condition and (condition.status, condition.reason, condition.message)
+
+
+def test_a_source_that_goes_back_is_told_for_as_long_as_it_stays_there():
+    status = applied(applied(Status(), "a"), "b")
+    assert told_back(status) is None
+    back = ("True", "RevisionWentBack", "the source went back to a, which was applied before b")
+    status = applied(status, "a")
+    assert told_back(status) == back
+    for outcome in (None, report(), RetryableError(Reason.STORE_UNAVAILABLE, "m")):
+        status = applied(status, "a", outcome)
+        assert told_back(status) == back
+    status = applied(status, None, RetryableError(Reason.SOURCE_NOT_READY, "m"))
+    assert told_back(status) == back
+    assert told_back(applied(status, "b")) is None
+    assert told_back(applied(status, "c")) is None
+
+
+def test_going_back_is_told_even_if_it_fails():
+    status = applied(applied(Status(), "a"), "b")
+    failed = applied(status, "a", PermanentError(Reason.DECRYPTION_FAILED, "m"))
+    assert told_back(failed)
+    assert failed.last_applied_revision == "b"
+
+
+def test_a_history_survives_the_api_server_and_is_bounded():
+    status = Status()
+    for number in range(30):
+        status = applied(status, f"r{number}")
+    assert status.history == tuple(f"r{number}" for number in range(10, 30))
+    assert parse_status(status.as_json()).history == status.history
+    assert parse_status({"appliedRevisions": "x"}).history == ()
