@@ -41,8 +41,10 @@ RECONCILE_TIMEOUT = 300.0
 INTERVAL_JITTER = 0.1
 """The interval is shortened or lengthened by up to this share, so that objects made together part."""
 LOOK_SLACK = 0.25
-"""Share of the interval that a look at the store may be old when an object comes round and nobody asked for it: drift
-is found so much later, and hundreds of objects on one store share four or five looks an interval."""
+LONGEST_LOOK_SLACK = 300.0
+"""How old a look at the store may be when an object comes round and nobody asked for it: a share of the interval, but
+not more seconds than this. Drift is found so much later, and hundreds of objects on one store share four or five looks
+an interval."""
 STATUS_WRITE_TRIES = 3
 """Each one reads the object anew after someone else changed it."""
 
@@ -143,7 +145,7 @@ class Worker:
             warnings = warnings_of(spec, previous, generation=body["metadata"]["generation"])
             interval = spec.interval_seconds
             body = await self._ensure_finalizer(api, body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
-            since = self._queue.new_enough(key, slack=LOOK_SLACK * interval)
+            since = self._queue.new_enough(key, slack=min(LOOK_SLACK * interval, LONGEST_LOOK_SLACK))
             request = replace(request_of(body, spec, previous), since=since)
             with occasion.of_reconcile() as present:
                 outcome = await self._attempt(self._reconciler.reconcile(request, api.fence, progress), key=key)

@@ -223,6 +223,10 @@ class AzureServer:
         """Put the server's clock forward, until the next reset."""
         self._control("pass_time", seconds=seconds)
 
+    def stop_clock(self) -> None:
+        """Let no time pass on the server's clock but by `pass_time` and `put_by_hand`, until the next reset."""
+        self._control("stop_clock")
+
     def secrets(self) -> Mapping[str, StoredSecret]:
         """Return all secrets, deleted ones included."""
         return {

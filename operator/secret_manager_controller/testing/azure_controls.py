@@ -42,7 +42,7 @@ class Controls:
         application.faults.clear()
         application.throttle.reset()
         application.calls.clear()
-        application.offset = 0.0
+        application.offset, application.stopped = 0.0, None
 
     def fault(self, **fault: Any) -> None:
         """Let something go wrong; see `Fault`."""
@@ -75,6 +75,10 @@ class Controls:
     def pass_time(self, *, seconds: float) -> None:
         """Put the server's clock forward."""
         self._application.offset += seconds
+
+    def stop_clock(self) -> None:
+        """Stop the server's clock."""
+        self._application.stop_clock()
 
     def secrets(self, *, vault: str) -> dict[str, Any]:
         """Return every secret with its current value, its versions and whether it is deleted."""

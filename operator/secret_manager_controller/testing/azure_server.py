@@ -105,6 +105,8 @@ class AzureApplication:
         self.lock = threading.RLock()
         self.offset = 0.0
         """Seconds that this server's clock is ahead."""
+        self.stopped: float | None = None
+        """When its clock was stopped, if it was."""
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
         self.entra = Entra(tenant, self.now)
@@ -115,7 +117,11 @@ class AzureApplication:
 
     def now(self) -> float:
         """Return this server's time."""
-        return self._clock() + self.offset
+        return (self._clock() if self.stopped is None else self.stopped) + self.offset
+
+    def stop_clock(self) -> None:
+        """Let no time pass any more but what `offset` adds."""
+        self.stopped = self._clock()
 
     def serve(self, request: Request) -> Answer:
         """Answer one request and note it."""

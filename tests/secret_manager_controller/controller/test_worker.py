@@ -155,6 +155,12 @@ async def test_a_look_at_the_store_is_new_enough_by_why_the_key_came(bench):
     await bench.queue.get()
     await bench.process()
     assert bench.reconciler.requests[-1].since == 200.0 - 0.25 * 100
+    bench.queue.done(KEY)
+    bench.put(spec={"interval": "24h"}, generation=4)
+    bench.clock.now = 400.0
+    await bench.queue.get()
+    await bench.process()
+    assert bench.reconciler.requests[-1].since == 400.0 - 300.0
 
 
 async def test_what_status_recorded_comes_back_to_the_next_reconcile(bench):
