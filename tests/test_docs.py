@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller_telemetry.export import Tracers
 from lease_sharding.member import Member
 from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.cache import ObjectCache
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.shard_metrics import ShardCollector
+from secret_manager_controller.controller.trace_metrics import TraceCollector
 from secret_manager_controller.errors import Reason
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.spec import not_implemented, parse_spec
@@ -63,7 +65,7 @@ def test_every_reason_has_its_line_in_the_operations_page(reason):
 def test_every_metric_has_its_line_in_the_operations_page():
     told = set(re.findall(r"`(secret_manager_\w+)", OPERATIONS))
     served = set()
-    for family in (*Metrics().registry.collect(), *shard_series()):
+    for family in (*Metrics().registry.collect(), *shard_series(), *TraceCollector(Tracers()).collect()):
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         served.add(family.name + suffix)
     assert served == told

@@ -15,6 +15,7 @@ from secret_manager_controller.model.plan import Adopt, Create, Plan, Prune, Upd
 from secret_manager_controller.model.report import Failure, Report
 from secret_manager_controller.model.secret import NOT_COMPARED, SecretName, Version
 from secret_manager_controller.providers.protocol import Provider
+from secret_manager_controller.tracing import Attribute, named, step
 
 PARALLEL_WRITES = 8
 """Writes of one object at a time: AWS allows 50 puts a second, and one takes about 50 ms."""
@@ -87,7 +88,8 @@ async def _run(writes: Iterable[Write], session: StoreSession, progress: _Progre
 async def _attempt(write: Write, session: StoreSession, progress: _Progress) -> None:
     name = _name(write)
     try:
-        progress.done[name] = await _perform(write, session)
+        with step("write", {Attribute.ACTION: type(write).__name__.lower(), **named(name)}):
+            progress.done[name] = await _perform(write, session)
         progress.written.append(write)
     except ControllerError as error:
         progress.failures.append(Failure(name, error))

@@ -31,6 +31,7 @@ from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
 from secret_manager_controller.tenancy import Grants, Tenancy, authorize
+from secret_manager_controller.tracing import Attribute, step
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 
 RENDERING_VERSION = "2"
@@ -198,12 +199,14 @@ class Reconciler:
             raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
         grants = await self.grants(request)
         grants.check_names(request.inventory)
-        revision = await self.source.resolve(grants.source)
+        with step("resolve"):
+            revision = await self.source.resolve(grants.source)
         try:
             return await self._prepared(request, progress, grants, revision)
         except RevisionReplaced:
             # The watch may be behind, or it was replaced while it was being fetched: then the newer one is there now.
-            newer = await self.source.resolve(grants.source, fresh=True)
+            with step("resolve"):
+                newer = await self.source.resolve(grants.source, fresh=True)
             if newer == revision:
                 raise
         return await self._prepared(request, progress, grants, newer)
@@ -226,8 +229,9 @@ class Reconciler:
             observed = await self._look(request, provider)
             if self._settled(request, observed):
                 return None
-        async with self.source.fetch(grants.source, revision) as snapshot:
-            inputs = await self.renderer.gather(snapshot.confined(grants.source.paths), spec.secrets)
+        with step("fetch"):
+            async with self.source.fetch(grants.source, revision) as snapshot:
+                inputs = await self.renderer.gather(snapshot.confined(grants.source.paths), spec.secrets)
         progress.inputs_key = inputs_key(request, self.renderer.digest(inputs), keys)
         if observed is None and request.inputs_key == progress.inputs_key:
             # The commit touched nothing of this object. Whoever only followed it need not look at the store again.
@@ -245,9 +249,11 @@ class Reconciler:
         recorded = frozenset(request.inventory)
         names = recorded | desired.secrets.keys()
         if observed is None or names != recorded:
-            observed = await provider.observe(names, mark=me, since=request.since)
+            with step("observe", {Attribute.STORE: store, Attribute.SECRETS: len(names)}):
+                observed = await provider.observe(names, mark=me, since=request.since)
             self.looks.record(request.key)
-        plan = await self._plan(request, revision, desired, observed, provider, store)
+        with step("plan"):
+            plan = await self._plan(request, revision, desired, observed, provider, store)
         return Prepared(plan, provider, store, revision)
 
     async def carry_out(self, request: Request, prepared: Prepared, fence: Fence) -> Report:
@@ -264,7 +270,8 @@ class Reconciler:
             fence=fence,
             memory=self.memory,
         )
-        return await apply(prepared.plan, request.inventory, session)
+        with step("apply", {Attribute.STORE: prepared.store, Attribute.CHANGES: len(prepared.plan.changes)}):
+            return await apply(prepared.plan, request.inventory, session)
 
     async def cleanup(self, request: Request, fence: Fence) -> Report:
         """Delete everything that the object owns in its store, for `deletionPolicy: Delete`.
@@ -295,7 +302,9 @@ class Reconciler:
         return OwnerMark(self.cluster, request.key)
 
     async def _look(self, request: Request, provider: Provider) -> ObservedState:
-        observed = await provider.observe(frozenset(request.inventory), mark=self.mark(request), since=request.since)
+        with step("observe", {Attribute.SECRETS: len(request.inventory)}):
+            names = frozenset(request.inventory)
+            observed = await provider.observe(names, mark=self.mark(request), since=request.since)
         self.looks.record(request.key)
         return observed
 
@@ -306,7 +315,8 @@ class Reconciler:
     async def _desired(self, request: Request, grants: Grants, inputs: Inputs, keys: KeyRing) -> DesiredState:
         secrets = request.spec.secrets
         try:
-            plaintext = await self.renderer.render(inputs, keys)
+            with step("render"):  # Decryption is a part of it.
+                plaintext = await self.renderer.render(inputs, keys)
         except RetryableError as error:
             if error.reason is Reason.KEY_UNAVAILABLE and grants.missing_keys is not None:
                 raise RetryableError(error.reason, f"{error.message}; {grants.missing_keys}") from error

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import IO, Final
 
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
@@ -31,7 +32,7 @@ class RedactingFilter(logging.Filter):
     """Replace what looks like a credential, and drop traceback text, whose frames may quote one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record in place, its extras too; it is always kept."""
+        """Rewrite the record in place, its extras too, and add the trace that it belongs to; it is always kept."""
         record.msg, record.args = redact(record.getMessage()), None
         for name, value in vars(record).items():
             if name not in RESERVED_ATTRS and not isinstance(value, _SCALARS):
@@ -39,6 +40,9 @@ class RedactingFilter(logging.Filter):
         if record.exc_info is not None and record.exc_info[0] is not None:
             record.error_type = record.exc_info[0].__name__
             record.exc_info, record.exc_text = None, None
+        context = get_current_span().get_span_context()
+        if context.is_valid:
+            record.trace_id, record.span_id = format_trace_id(context.trace_id), format_span_id(context.span_id)
         return True
 
 

@@ -5,6 +5,9 @@ import dataclasses
 from contextlib import asynccontextmanager
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.decrypt.decryptor import Decryptor
@@ -22,6 +25,7 @@ from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
+from secret_manager_controller.tracing import reconcile_span
 
 ME = OwnerMark("cluster-1", "team-a/idam")
 ANOTHER = OwnerMark("cluster-1", "team-b/other")
@@ -398,7 +402,7 @@ async def test_a_changed_spec_is_worked_out_anew(world):
 
 
 async def test_what_is_not_implemented_is_said_before_anything_is_read(world):
-    world.spec(otel={"type": "Datadog"})
+    world.spec(provider={"type": "aws", "aws": {"description": "x"}})
     with pytest.raises(ConfigError) as caught:
         await world.reconcile()
     assert caught.value.reason is Reason.NOT_IMPLEMENTED
@@ -485,3 +489,36 @@ async def test_many_objects_share_one_reconciler(tmp_path):
         world.request = dataclasses.replace(world.request, name=f"idam-{number}")
     await asyncio.gather(*(world.reconcile() for world in worlds))
     assert [world.store.values()["idam-KEY"] for world in worlds] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def spans_of(world, *, names=False):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    with reconcile_span(tracer, "reconcile", {}, parent=None, record_names=names):
+        await world.reconcile()
+    return exporter.get_finished_spans()
+
+
+async def test_each_step_is_a_span(world):
+    world.files(A="1", B="2")
+    spans = await spans_of(world)
+    assert [span.name for span in spans] == [
+        *("resolve", "fetch", "render", "observe", "plan", "write", "write", "apply", "reconcile"),
+    ]
+    apply = spans[-2]
+    assert dict(apply.attributes) == {"secret_manager.store": "aws/eu-central-1", "secret_manager.changes": 2}
+    assert [span.parent.span_id == apply.context.span_id for span in spans if span.name == "write"] == [True, True]
+    assert [span.name for span in await spans_of(world)] == ["resolve", "observe", "reconcile"]
+
+
+@pytest.mark.parametrize("names", [True, False])
+async def test_a_span_names_a_secret_only_where_the_object_wants_it_and_never_tells_a_value(world, names):
+    world.files(TOKEN="canary-value-51")
+    spans = await spans_of(world, names=names)
+    (write,) = [span for span in spans if span.name == "write"]
+    assert write.attributes["secret_manager.action"] == "create"
+    assert ("secret_manager.secret" in write.attributes) is names
+    told = "".join(span.to_json() for span in spans)
+    assert ("TOKEN" in told, "canary-value-51" in told) == (names, False)

@@ -10,7 +10,7 @@ from secret_manager_controller.cli.errors import CliError
 from secret_manager_controller.cli.terminal import note, say
 from secret_manager_controller.cli.view import block, field
 from secret_manager_controller.kube import Json, KubeClient, KubeError
-from secret_manager_controller.model.annotations import RECONCILE
+from secret_manager_controller.model.annotations import RECONCILE, TRACEPARENT
 
 FAILING = "Failed to trigger reconciliation"
 
@@ -33,15 +33,21 @@ class Triggered:
     body: Json
 
 
-async def trigger(kube: KubeClient, key: ObjectKey, clock: Clock) -> None:
+async def trigger(kube: KubeClient, key: ObjectKey, clock: Clock, *, traceparent: str | None = None) -> None:
     """Ask for a reconcile, and tell so.
+
+    Args:
+        kube: the cluster.
+        key: the object.
+        clock: what the annotation's value comes from.
+        traceparent: the trace that the reconcile is to continue.
 
     Raises:
         NotFound: there is no such object.
         CliError: the API server refused.
     """
     say(f"🔄 Triggering reconciliation for SecretManagerConfig '{key}'...")
-    triggered = await annotate(kube, key, clock)
+    triggered = await annotate(kube, key, clock, traceparent=traceparent)
     say("✅ Reconciliation triggered successfully", colour="green")
     say(f"   Resource: {key}")
     say(f"   Timestamp: {triggered.timestamp}")
@@ -51,13 +57,14 @@ async def trigger(kube: KubeClient, key: ObjectKey, clock: Clock) -> None:
         note(f"the object is being deleted since {since}")
 
 
-async def annotate(kube: KubeClient, key: ObjectKey, clock: Clock) -> Triggered:
+async def annotate(kube: KubeClient, key: ObjectKey, clock: Clock, *, traceparent: str | None = None) -> Triggered:
     """Write the annotation over the object as it was read, so that two callers never write one value."""
     for left in reversed(range(PATCH_TRIES)):
         body = await read_object(kube, key, failing=FAILING)
         metadata = block(body, "metadata")
         timestamp = next_timestamp(block(metadata, "annotations").get(RECONCILE), now=clock.now())
-        patch = {"resourceVersion": metadata.get("resourceVersion"), "annotations": {RECONCILE: timestamp}}
+        annotations = {RECONCILE: timestamp, TRACEPARENT: traceparent}  # None removes an older one.
+        patch = {"resourceVersion": metadata.get("resourceVersion"), "annotations": annotations}
         try:
             return Triggered(timestamp, await kube.merge_patch(key.path, {"metadata": patch}))
         except KubeError as error:

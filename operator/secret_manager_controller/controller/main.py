@@ -10,13 +10,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
+from controller_telemetry.export import Tracers, without_ambient_settings
 from controller_telemetry.logs import configure_logging
 from lease_sharding.assign import shard_of
 from lease_sharding.client import ApiServer as LeaseServer
@@ -42,6 +43,8 @@ from secret_manager_controller.controller.settings import LONGEST_EFFECT, Settin
 from secret_manager_controller.controller.shard_metrics import ShardCollector
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
+from secret_manager_controller.controller.trace_metrics import TraceCollector
+from secret_manager_controller.controller.traces import ObjectTraces
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
@@ -76,12 +79,15 @@ from secret_manager_controller.unwrapping import DataKeyFinder
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 
 QUIET_LOGGERS = ("kopf", "botocore", "urllib3", "asyncio")
+SILENT_LOGGERS = ("opentelemetry",)
+"""It tells each batch that is refused with the address; `controller_telemetry.export` tells when that changes."""
 KOPF_RECORD_ATTRIBUTES = ("settings", "k8s_ref", "k8s_skip")
 """What kopf hangs on its log records: whole settings, and references that our own fields repeat."""
 
 LEFT_TO_OTHERS = 4
 """One of so many workers is left to the objects of other accounts when one account's take long."""
-
+TRACES_END_TIMEOUT = 2.0
+"""Seconds that traces may take to be sent at the end."""
 INFORMER_STOP_TIMEOUT = 5.0
 """Seconds that the watches may take to close; nothing depends on them any more."""
 
@@ -135,16 +141,17 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         metrics, cache = Metrics(), ObjectCache(shard_of_namespace)
         queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
         sources = WatchedSources(kube, kinds)
+        reader = SecretReader(kube, clock=loop.time)
+        traces = stack.enter_context(object_traces(reader, metrics))
 
         def distrust() -> None:
             sources.distrust()
             repositories.distrust()
 
-        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=distrust)
+        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=distrust, dropped=traces.release)
         leases = await stack.enter_async_context(lease_client(settings, server))
         member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
         SHARED_BUDGETS.share(lambda: live_members(member))
-        reader = SecretReader(kube, clock=loop.time)
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
         keys = KeyRings(reader)
@@ -176,16 +183,48 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             policies=book,
             queue=queue,
             owns=work.owns,
-            gone=lambda key: metrics.set_managed(key, 0),
+            gone=functools.partial(gone, metrics=metrics, traces=traces),
         )
         metrics.queue_depth.set_function(lambda: len(queue))
         metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
         worker = Worker(
-            kube=kube, reconciler=reconciler, queue=queue, metrics=metrics, gone=dispatcher.forget, waiting=waiting
+            kube=kube,
+            reconciler=reconciler,
+            queue=queue,
+            metrics=metrics,
+            traces=traces,
+            gone=dispatcher.forget,
+            waiting=waiting,
         )
         sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
         statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
         yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, statuses)
+
+
+@contextmanager
+def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTraces]:
+    """Make what tells where traces go, and send at the end what is still queued.
+
+    Raises:
+        StartupError: an `OTEL_*` variable cannot be used.
+    """
+    tracers = Tracers()
+    agent = {name: os.environ[name] for name in ("DD_AGENT_HOST",) if name in os.environ}
+    try:
+        traces = ObjectTraces(tracers, reader, without_ambient_settings(os.environ) | agent)
+    except ValueError as error:
+        raise StartupError(f"cannot start: {error}") from error
+    metrics.registry.register(TraceCollector(tracers))
+    try:
+        yield traces
+    finally:
+        tracers.shutdown(TRACES_END_TIMEOUT)
+
+
+def gone(key: str, *, metrics: Metrics, traces: ObjectTraces) -> None:
+    """Forget what is told of an object that does not exist any more."""
+    metrics.set_managed(key, 0)
+    traces.release(key)
 
 
 def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
@@ -381,6 +420,8 @@ def main() -> None:
         sys.exit(_told(error, code=2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and value.
     configure_logging(settings.log_level, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
+    for name in SILENT_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         server = ApiServer.load()
         informer = KopfInformer(server, policies=settings.tenancy_mode is Mode.ISOLATED)

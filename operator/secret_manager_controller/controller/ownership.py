@@ -20,19 +20,29 @@ logger = logging.getLogger(__name__)
 class OwnedWork:
     """The work of the shards that this replica owns; the member's `ShardHandler`. For one event loop."""
 
-    def __init__(self, *, cache: ObjectCache, queue: WorkQueue, metrics: Metrics, distrust: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        cache: ObjectCache,
+        queue: WorkQueue,
+        metrics: Metrics,
+        distrust: Callable[[], None],
+        dropped: Callable[[str], None],
+    ) -> None:
         """Own nothing as yet.
 
         Args:
             cache: tells which objects a shard has.
             queue: where they go when the shard is gained, and leave when it is lost.
             metrics: told how long turns take; forgets the objects of a shard that is lost.
+            dropped: told the key of each object of a shard that is lost.
             distrust: called before a shard that is gained is worked on: its last owner may know more than was watched.
         """
         self._cache = cache
         self._queue = queue
         self._metrics = metrics
         self._distrust = distrust
+        self._dropped = dropped
         self._fences: dict[int, Fence] = {}
         self._draining: set[int] = set()
         self._running = InFlight()
@@ -84,7 +94,10 @@ class OwnedWork:
         self._drop_keys(shard)
         for turn in [turn for turn, its_shard in self._turns.items() if its_shard == shard]:
             turn.cancel()
-        self._metrics.forget_shard(shard, self._cache.in_shard(shard))
+        keys = self._cache.in_shard(shard)
+        self._metrics.forget_shard(shard, keys)
+        for key in keys:
+            self._dropped(key)
 
     async def drain(self, shard: int) -> None:
         """Begin no new turn in the shard, and wait for the end of those under way."""

@@ -12,12 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from opentelemetry.trace import StatusCode, Tracer
+
+from controller_telemetry.spans import NO_TRACER, trace_id
 from lease_sharding.fence import Fence, OwnershipLost
 from secret_manager_controller.controller.events import Told, changes_told, event_of, expiry_of, publish, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.traces import Traces
 from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
@@ -27,12 +31,14 @@ from secret_manager_controller.model.annotations import (
     DELETION_POLICY,
     FINALIZER,
     RECONCILE,
+    TRACEPARENT,
 )
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
 from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.tracing import Attribute, Attributes, reconcile_span, told
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +80,7 @@ class Worker:
         reconciler: Reconciler,
         queue: WorkQueue,
         metrics: Metrics,
+        traces: Traces,
         gone: Callable[[str], None],
         waiting: KeyWaiters,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -85,6 +92,7 @@ class Worker:
             reconciler: what drives a store towards Git.
             queue: where keys come from and go back to.
             metrics: counts reconciles and secrets.
+            traces: tells where an object's traces go.
             gone: told the key of an object that does not exist any more.
             waiting: told which objects need other SOPS keys.
             now: the time of day for status and Events.
@@ -93,6 +101,7 @@ class Worker:
         self._reconciler = reconciler
         self._queue = queue
         self._metrics = metrics
+        self._traces = traces
         self._gone = gone
         self._waiting = waiting
         self._now = now
@@ -148,10 +157,10 @@ class Worker:
             since = self._queue.new_enough(key, slack=min(LOOK_SLACK * interval, LONGEST_LOOK_SLACK))
             request = replace(request_of(body, spec, previous), since=since)
             with occasion.of_reconcile() as present:
-                outcome = await self._attempt(self._reconciler.reconcile(request, api.fence, progress), key=key)
+                outcome, trace = await self._traced(request, body, api.fence, progress)
             store_calls = present.requests
         except ConfigError as error:
-            outcome = Outcome(error=error)
+            outcome, trace = Outcome(error=error), None
         attempt = Attempt(
             generation=body["metadata"]["generation"],
             handled_at=annotations_of(body).get(RECONCILE),
@@ -160,6 +169,7 @@ class Worker:
             inputs_key=progress.inputs_key,
             store_calls=store_calls,
             expiring=expiry_told(progress.keys, now=self._now()),
+            trace_id=trace,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
@@ -168,6 +178,39 @@ class Worker:
             await self._tell(api, body, event)
         self._waiting.note(key, outcome.problem, progress)
         self._schedule(key, outcome.problem, interval)
+
+    async def _traced(
+        self, request: Request, body: Body, fence: Fence, progress: Progress
+    ) -> tuple[Outcome, str | None]:
+        """Reconcile an object in a trace of its own or the trigger's; return the trace's id if it is recorded."""
+        spec, annotations = request.spec, annotations_of(body)
+        tracer = await self._tracer(request)
+        attributes: Attributes = {
+            Attribute.NAMESPACE: request.namespace,
+            Attribute.OBJECT: request.key,
+            Attribute.GENERATION: request.generation,
+        }
+        with reconcile_span(
+            tracer,
+            "reconcile",
+            attributes,
+            parent=annotations.get(TRACEPARENT) if request.look else None,
+            record_names=spec.otel is not None and spec.otel.record_names,
+        ) as span:
+            outcome = await self._attempt(self._reconciler.reconcile(request, fence, progress), key=request.key)
+            if progress.revision is not None:
+                told(span, {Attribute.REVISION: progress.revision})
+            if (problem := outcome.problem) is not None:
+                span.set_status(StatusCode.ERROR)
+                told(span, {Attribute.REASON: str(problem.reason)})
+            return outcome, trace_id()
+
+    async def _tracer(self, request: Request) -> Tracer:
+        try:
+            await self._reconciler.grants(request)
+        except ControllerError:
+            return NO_TRACER  # The reconcile tells of it; the backend may be what is not granted.
+        return await self._traces.tracer(request.key, request.spec, namespace=request.namespace)
 
     async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
         limit = asyncio.timeout(RECONCILE_TIMEOUT)
@@ -264,6 +307,8 @@ class Worker:
         if report is not None:
             metrics.secrets_updated.inc(len(report.updated))
         told = {"object": key, "revision": status.last_attempted_revision, "duration_s": round(seconds, 3)}
+        if status.last_trace_id is not None:
+            told |= {"trace_id": status.last_trace_id}
         if problem is not None:
             metrics.reconciliation_errors.labels(str(problem.reason)).inc()
             logger.warning("Not ready", extra=told | {"reason": str(problem.reason), "error": problem.message})

@@ -12,6 +12,8 @@ CONFIRM_ROLLBACK = f"{GROUP}/confirm-rollback"
 """The revision to which a verified source may go back."""
 DELETION_POLICY = f"{GROUP}/deletion-policy"
 """`Orphan` overrides `spec.deletionPolicy`, so that `msmctl reconcile --force` leaves the store alone."""
+TRACEPARENT = f"{GROUP}/traceparent"
+"""A W3C trace context that the reconcile continues which the reconcile annotation asks for."""
 
 TRIGGER_ANNOTATIONS = (RECONCILE, CONFIRM_PRUNE, CONFIRM_ROLLBACK, DELETION_POLICY)
 

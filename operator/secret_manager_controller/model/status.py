@@ -63,6 +63,7 @@ class Status:
     last_applied_revision: str | None = None
     settled_key: str | None = None
     inputs_key: str | None = None
+    last_trace_id: str | None = None
     secrets_synced: int = 0
     store_calls: int = 0
     history: History = ()
@@ -83,6 +84,7 @@ class Status:
             "lastAppliedRevision": self.last_applied_revision,
             "settledKey": self.settled_key,
             "inputsKey": self.inputs_key,
+            "lastTraceId": self.last_trace_id,
             "secretsSynced": self.secrets_synced,
             "lastStoreCalls": self.store_calls,
             "appliedRevisions": list(self.history),
@@ -106,6 +108,7 @@ class Attempt:
         inputs_key: likewise.
         store_calls: see `Status`.
         expiring: what is told of SOPS keys that expire, empty if none does; None if the keys were not looked at.
+        trace_id: of the trace that tells of it, if one is recorded.
     """
 
     generation: int
@@ -115,6 +118,7 @@ class Attempt:
     inputs_key: str | None = None
     store_calls: int = 0
     expiring: str | None = None
+    trace_id: str | None = None
 
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
@@ -136,6 +140,7 @@ def parse_status(raw: Mapping[str, Any]) -> Status:
         last_applied_revision=text("lastAppliedRevision"),
         settled_key=text("settledKey"),
         inputs_key=text("inputsKey"),
+        last_trace_id=text("lastTraceId"),
         secrets_synced=number("secretsSynced") or 0,
         store_calls=number("lastStoreCalls") or 0,
         history=_parse_history(raw.get("appliedRevisions")),
@@ -162,6 +167,7 @@ def summarize(previous: Status, attempt: Attempt, outcome: Report | ControllerEr
         last_handled_reconcile_at=attempt.handled_at or previous.last_handled_reconcile_at,
         last_attempted_revision=attempt.revision or previous.last_attempted_revision,
         store_calls=attempt.store_calls,
+        last_trace_id=attempt.trace_id,
     )
     if isinstance(outcome, ControllerError):
         return replace(base, conditions=_conditions(previous, attempt, outcome.message, outcome, stamp))

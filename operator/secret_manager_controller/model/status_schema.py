@@ -102,6 +102,9 @@ class StatusSchema(Block):
         description="The same with the files that this object reads in place of the whole revision: a commit that "
         "touches none of them is none for this object.",
     )
+    last_trace_id: Annotated[str, text(longest=64)] | None = Field(
+        default=None, description="The trace of the last reconcile, in the backend that spec.otel names."
+    )
     secrets_synced: int | None = Field(
         default=None, ge=0, description="How many of Git's secrets the store holds as Git wants them."
     )

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tenacity
+from opentelemetry.trace import StatusCode
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.threads import Place, place_of
+from secret_manager_controller.tracing import Attribute, step, told
 
 REQUEST_TIMEOUT = 6.0
 """Seconds that one request takes at most: the fence must hold for that long when it begins."""
@@ -105,7 +107,7 @@ class Requests:
         Raises:
             OwnershipLost: the fence closed; nothing was sent since.
         """
-        numbers = itertools.count(1)
+        numbers, made = itertools.count(1), itertools.count(1)
         first, longest = self._retries.first_wait, self._retries.longest_wait
         backoff = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first)
         started = time.monotonic()
@@ -127,7 +129,13 @@ class Requests:
         async def once() -> T:
             if before is not None and (outcome := await before(next(numbers))) is not None:
                 return outcome
-            return await self._once(operation, ask, fence)
+            asked = {Attribute.PROVIDER: self._provider, Attribute.OPERATION: operation}
+            with step(f"{self._provider} {operation}", asked | {Attribute.ATTEMPT: next(made)}) as span:
+                outcome = await self._once(operation, ask, fence)
+                told(span, {Attribute.CODE: outcome.code if isinstance(outcome, Refusal) else "OK"})
+                if isinstance(outcome, Refusal):
+                    span.set_status(StatusCode.ERROR)
+                return outcome
 
         return await attempts(once)
 

@@ -19,11 +19,13 @@ class Bench:
         self.cache = ObjectCache(SHARDS.__getitem__)
         self.metrics = Metrics()
         self.distrusted = []
+        self.dropped = []
         self.work = OwnedWork(
             cache=self.cache,
             queue=self.queue,
             metrics=self.metrics,
             distrust=lambda: self.distrusted.append(self.queued()),
+            dropped=self.dropped.append,
         )
         self.turns = []
         self.go_on = asyncio.Event()
@@ -85,7 +87,7 @@ async def test_a_shard_that_is_lost_drops_its_keys_and_cuts_off_its_turns(bench)
     red, blue = bench.turn("red/a"), bench.turn("blue/a")
     await asyncio.sleep(0.01)
     bench.work.on_lost(1)
-    assert bench.queued() == ["blue/a"]
+    assert (bench.queued(), sorted(bench.dropped)) == (["blue/a"], ["red/a", "red/b"])
     await red
     assert bench.turns == [("red/a", "begun"), ("blue/a", "begun"), ("red/a", "ended")]
     bench.go_on.set()

@@ -6,16 +6,20 @@ import logging
 from datetime import UTC, datetime
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from controller_telemetry.spans import NO_TRACER
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.controller import worker as worker_module
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.worker import Worker, object_path
-from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import KubeError
-from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE
+from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE, TRACEPARENT
 from secret_manager_controller.model.inventory import InventoryEntry
 from secret_manager_controller.model.report import Failure, Report
 
@@ -46,6 +50,7 @@ class Reconciler:
     def __init__(self):
         self.outcome = SYNCED
         self.cleanup_outcome = SYNCED
+        self.denied = None
         self.requests = []
         self.progress_keys = None
 
@@ -54,6 +59,10 @@ class Reconciler:
         progress.revision, progress.settled_key = "main@sha1:1", "settled"
         progress.keys, progress.key_namespaces = self.progress_keys, ("team-a",)
         return await self._give(self.outcome)
+
+    async def grants(self, request):
+        if self.denied is not None:
+            raise self.denied
 
     async def cleanup(self, request, fence):
         self.requests.append(request)
@@ -69,6 +78,24 @@ class Reconciler:
         return outcome
 
 
+class RecordedTraces:
+    """Keeps spans once an object asks for it."""
+
+    def __init__(self):
+        self.exporter = InMemorySpanExporter()
+        self.recording = False
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self._tracer = provider.get_tracer("test")
+
+    async def tracer(self, key, spec, *, namespace):
+        return self._tracer if self.recording else NO_TRACER
+
+    @property
+    def spans(self):
+        return self.exporter.get_finished_spans()
+
+
 class Bench:
     def __init__(self, kube):
         self.kube = kube
@@ -79,8 +106,9 @@ class Bench:
         self.metrics = Metrics()
         self.gone = []
         self.waiting = KeyWaiters(self, self.queue.add)
+        self.traces = RecordedTraces()
         self.worker = Worker(
-            kube=kube, reconciler=self.reconciler, queue=self.queue, metrics=self.metrics,
+            kube=kube, reconciler=self.reconciler, queue=self.queue, metrics=self.metrics, traces=self.traces,
             gone=self.gone.append, waiting=self.waiting, now=lambda: NOW,
         )  # fmt: skip
 
@@ -429,3 +457,49 @@ async def test_who_fails_for_want_of_a_key_waits_for_others_until_it_is_gone(ben
     del bench.kube.objects[PATH]
     await bench.process()
     assert len(bench.waiting) == 0
+
+
+async def test_without_a_trace_status_names_none(bench):
+    await bench.process()
+    assert bench.status.get("lastTraceId") is None
+
+
+async def test_a_reconcile_is_one_span_whose_trace_status_names(bench):
+    bench.traces.recording = True
+    await bench.process()
+    (span,) = bench.traces.spans
+    assert (span.name, span.status.is_ok) == ("reconcile", True)
+    assert dict(span.attributes) == {
+        "k8s.namespace.name": "team-a",
+        "secret_manager.object": "team-a/idam",
+        "secret_manager.generation": 3,
+        "secret_manager.revision": "main@sha1:1",
+    }
+    assert bench.status["lastTraceId"] == f"{span.context.trace_id:032x}"
+
+
+async def test_a_failed_reconcile_is_told_in_its_span_by_the_reason_alone(bench):
+    bench.traces.recording = True
+    bench.reconciler.outcome = PermanentError(Reason.DECRYPTION_FAILED, "message-canary")
+    await bench.process()
+    (span,) = bench.traces.spans
+    assert (span.status.is_ok, span.attributes["secret_manager.reason"]) == (False, "DecryptionFailed")
+    assert "message-canary" not in span.to_json()
+
+
+async def test_a_request_continues_its_trace_once(bench):
+    bench.traces.recording = True
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    bench.put(annotations={RECONCILE: "1700000000", TRACEPARENT: f"00-{trace}-{parent}-01"})
+    await bench.process()
+    assert bench.status["lastTraceId"] == trace
+    await bench.process()  # The interval's reconcile is none of that request.
+    asked, resync = bench.traces.spans
+    assert (f"{asked.parent.span_id:016x}", resync.parent) == (parent, None)
+
+
+async def test_nothing_is_traced_where_something_is_denied(bench):
+    bench.traces.recording = True
+    bench.reconciler.denied = bench.reconciler.outcome = AccessDenied("telemetryHosts")
+    await bench.process()
+    assert (bench.ready()[1], bench.traces.spans) == ("AccessDenied", ())

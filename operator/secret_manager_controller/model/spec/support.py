@@ -21,8 +21,6 @@ def _missing(spec: Spec) -> Iterator[tuple[str, str]]:
     if provider.aws is not None:
         for option, instead in _missing_of_aws(provider.aws):
             yield f"{'spec.aws' if short else 'spec.provider.aws'}.{option}", instead
-    if spec.otel is not None:
-        yield "spec.otel", "remove it"
 
 
 def _missing_of_aws(store: AwsStore) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,304 @@
+"""Where traces go: the one module that sets the OpenTelemetry SDK up.
+
+Who traces something names it by a key and says where its traces go. Equal settings share one tracer provider, and equal
+destinations one queue and one thread, since a thousand processors would be a thousand threads. A destination is closed
+when its last key leaves. Nothing here may block: a queue that is full drops, and an end is waited for in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Tracer
+
+from controller_telemetry.spans import NO_TRACER
+
+logger = logging.getLogger(__name__)
+
+MAX_DESTINATIONS: Final = 50
+"""Each has a thread and a queue; a full one holds 1 MB."""
+QUEUE_SIZE: Final = 512
+BATCH_SIZE: Final = 128
+EXPORT_DELAY: Final = 1.0
+"""Seconds for which spans are gathered before they are sent."""
+EXPORT_TIMEOUT: Final = 3.0
+"""Seconds for one batch, tries included."""
+TRACER: Final = "controller_telemetry"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What receives spans.
+
+    Attributes:
+        endpoint: of OTLP; with gRPC scheme, host and port, with HTTP the whole address.
+        grpc: whether gRPC is spoken, else HTTP with protobuf.
+        headers: sent along; they may hold a token.
+        ca: certificates in PEM to trust in place of the system's.
+    """
+
+    endpoint: str
+    grpc: bool
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """Where traces go, and as whose.
+
+    Attributes:
+        resource: attributes of all spans, such as `service.name`.
+    """
+
+    destination: Destination
+    resource: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What became of all spans; only grows.
+
+    Attributes:
+        exported: taken by a destination.
+        failed: sent in vain.
+        dropped: not sent, since the queue was full.
+        refused: keys that are not traced, since there are too many destinations.
+    """
+
+    exported: int = 0
+    failed: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+class Tracers:
+    """Hands out tracers by key. For one thread; what the exporters' threads tell is counted under a lock."""
+
+    def __init__(self, exporter_of: Callable[[Destination], SpanExporter] | None = None) -> None:
+        self._exporter_of = exporter_of or otlp_exporter
+        self._settings: dict[str, TraceSettings] = {}
+        self._providers: dict[TraceSettings, TracerProvider] = {}
+        self._queues: dict[Destination, _Queue] = {}
+        self._closing: set[threading.Thread] = set()
+        self.counters = Counters()
+
+    def tracer(self, key: str, settings: TraceSettings | None) -> Tracer:
+        """Return the tracer for what a key traces from now on; None means nothing any more."""
+        if settings != self._settings.get(key):
+            self.release(key)
+            if settings is None:
+                return NO_TRACER
+            if settings.destination not in self._queues and len(self._queues) >= MAX_DESTINATIONS:
+                self.counters.refused += 1
+                return NO_TRACER
+            self._settings[key] = settings
+        if settings is None:
+            return NO_TRACER
+        provider = self._providers.get(settings)
+        if provider is None:
+            provider = self._providers[settings] = self._provide(settings)
+        return provider.get_tracer(TRACER)
+
+    def release(self, key: str) -> None:
+        """Note that a key traces nothing any more; a destination that nobody uses is closed."""
+        settings = self._settings.pop(key, None)
+        if settings is None or settings in self._settings.values():
+            return
+        self._providers.pop(settings, None)
+        destination = settings.destination
+        if all(other.destination != destination for other in self._settings.values()):
+            self._close(self._queues.pop(destination))
+
+    @property
+    def destinations(self) -> int:
+        """How many destinations are open."""
+        return len(self._queues)
+
+    def shutdown(self, timeout: float) -> None:
+        """Send what is queued and close everything, in `timeout` seconds at most; what is left then is lost."""
+        deadline = time.monotonic() + timeout
+        for queue in self._queues.values():
+            self._close(queue)
+        self._queues.clear()
+        self._providers.clear()
+        self._settings.clear()
+        for thread in tuple(self._closing):
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def _provide(self, settings: TraceSettings) -> TracerProvider:
+        destination = settings.destination
+        queue = self._queues.get(destination)
+        if queue is None:
+            queue = self._queues[destination] = _Queue(self._exporter_of(destination), destination, self.counters)
+        provider = TracerProvider(resource=Resource(dict(settings.resource)), shutdown_on_exit=False)
+        provider.add_span_processor(queue)
+        return provider
+
+    def _close(self, queue: _Queue) -> None:
+        def close() -> None:
+            queue.close()
+            self._closing.discard(thread)
+
+        thread = threading.Thread(target=close, name="traces-end", daemon=True)
+        self._closing.add(thread)
+        thread.start()
+
+
+class _Queue(SpanProcessor):
+    """The queue of one destination. Several providers share it, so that none of them may shut it down."""
+
+    def __init__(self, exporter: SpanExporter, destination: Destination, counters: Counters) -> None:
+        self._counters = counters
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._processor = BatchSpanProcessor(
+            _Told(exporter, destination, self._sent),
+            max_queue_size=QUEUE_SIZE,
+            max_export_batch_size=BATCH_SIZE,
+            schedule_delay_millis=EXPORT_DELAY * 1000,
+            export_timeout_millis=EXPORT_TIMEOUT * 1000,
+        )
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Do nothing."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span, or drop it where the queue is full."""
+        if not span.context.trace_flags.sampled:
+            return
+        with self._lock:
+            if self._waiting >= QUEUE_SIZE:
+                self._counters.dropped += 1
+                return
+            self._waiting += 1
+        self._processor.on_end(span)
+
+    def shutdown(self) -> None:
+        """Do nothing: a provider ends, but the queue may have others."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is queued."""
+        return self._processor.force_flush(timeout_millis)
+
+    def close(self) -> None:
+        """Send what is queued, and end; it may block for as long as an export takes."""
+        self._processor.shutdown()  # type: ignore[no-untyped-call]  # The SDK leaves its return type out.
+
+    def _sent(self, spans: int, *, ok: bool) -> None:
+        with self._lock:
+            self._waiting -= spans
+            if ok:
+                self._counters.exported += spans
+            else:
+                self._counters.failed += spans
+
+
+class _Told(SpanExporter):
+    """An exporter that tells what became of each batch, and logs when that changes."""
+
+    def __init__(self, exporter: SpanExporter, destination: Destination, sent: Callable[..., None]) -> None:
+        self._exporter = exporter
+        self._host = urlsplit(destination.endpoint).hostname
+        self._sent = sent
+        self._ok = True
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch."""
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001 - an exporter's fault is a failed batch, and no more.
+            result = SpanExportResult.FAILURE
+            logger.debug("Exporter failed", extra={"host": self._host, "error_type": type(error).__name__})
+        ok = result is SpanExportResult.SUCCESS
+        self._sent(len(spans), ok=ok)
+        if ok is not self._ok:
+            self._ok = ok
+            told = "Traces are taken again" if ok else "Traces are not taken"
+            logger.log(logging.INFO if ok else logging.WARNING, told, extra={"host": self._host})
+        return result
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Let the exporter flush."""
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _DirectSession(requests.Session):
+    """Goes nowhere but to the address that it is given: no redirect, no proxy, no login of the environment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:
+        """Make a request; a redirect counts as a refusal, since it would take the headers elsewhere."""
+        answer = super().request(*args, **{**options, "allow_redirects": False})
+        if answer.is_redirect:
+            answer.status_code = HTTPStatus.MISDIRECTED_REQUEST
+        return answer
+
+
+def otlp_exporter(destination: Destination) -> SpanExporter:
+    """Return the exporter for a destination. The environment has no say in it; see `without_ambient_settings`."""
+    headers = dict(destination.headers)
+    if destination.grpc:
+        import grpc  # noqa: PLC0415 - 100 ms and 15 MB for those who use it.
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as by_grpc  # noqa: PLC0415
+
+        secure = destination.endpoint.startswith("https://")
+        credentials = grpc.ssl_channel_credentials(destination.ca) if secure else None
+        return by_grpc.OTLPSpanExporter(
+            endpoint=urlsplit(destination.endpoint).netloc,
+            insecure=not secure,
+            credentials=credentials,
+            headers={name.lower(): value for name, value in headers.items()},
+            timeout=EXPORT_TIMEOUT,
+        )
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter as by_http  # noqa: PLC0415
+
+    certificates = None if destination.ca is None else _certificate_file(destination.ca)
+    exporter = by_http.OTLPSpanExporter(
+        endpoint=destination.endpoint,
+        certificate_file=None if certificates is None else str(certificates),
+        headers=headers,
+        timeout=EXPORT_TIMEOUT,
+        session=_DirectSession(),
+    )
+    if certificates is not None:
+        weakref.finalize(exporter, certificates.unlink, missing_ok=True)
+    return exporter
+
+
+def _certificate_file(certificates: bytes) -> Path:
+    """Write certificates, which are public, into the file that the exporter wants."""
+    with tempfile.NamedTemporaryFile(prefix="otlp-ca-", suffix=".pem", delete=False) as file:
+        file.write(certificates)
+    return Path(file.name)
+
+
+def without_ambient_settings(environment: MutableMapping[str, str]) -> dict[str, str]:
+    """Take every `OTEL_*` variable out of an environment and return them.
+
+    The SDK reads them wherever it is told nothing, so that the controller's own headers, tokens among them, would go to
+    an object's endpoint.
+    """
+    return {name: environment.pop(name) for name in list(environment) if name.startswith("OTEL_")}

@@ -1,0 +1,125 @@
+"""A backend for tests: takes OTLP over HTTP on loopback and keeps the spans."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSpan:
+    """One span as it arrived.
+
+    Attributes:
+        failed: whether its status is an error.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    attributes: Mapping[str, object]
+    resource: Mapping[str, object]
+    failed: bool
+
+
+class OtlpBackend:
+    """A server on a free port of 127.0.0.1; a context manager.
+
+    Attributes:
+        spans: what arrived, in that order.
+        bodies: the requests as they arrived, unpacked.
+        headers: those of the last request.
+        status: what is answered.
+        location: where a redirect leads.
+    """
+
+    def __init__(self) -> None:
+        self.spans: list[ReceivedSpan] = []
+        self.bodies: list[bytes] = []
+        self.headers: dict[str, str] = {}
+        self.paths: list[str] = []
+        self.status = HTTPStatus.OK
+        self.location: str | None = None
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The address, without a path."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def tree(self, trace_id: str) -> list[str]:
+        """Return a trace's spans as lines, children below their parents and indented, by the order of arrival."""
+        spans = [span for span in self.spans if span.trace_id == trace_id]
+        known = {span.span_id for span in spans}
+
+        def below(parent: str | None) -> list[str]:
+            lines = []
+            for span in spans:
+                if span.parent_id == parent or (parent is None and span.parent_id not in known):
+                    lines += [span.name, *(f"  {line}" for line in below(span.span_id))]
+            return lines
+
+        return below(None)
+
+    def take(self, body: bytes) -> None:
+        """Keep what one request holds."""
+        self.bodies.append(body)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    self.spans.append(
+                        ReceivedSpan(
+                            span.trace_id.hex(),
+                            span.span_id.hex(),
+                            span.parent_span_id.hex(),
+                            span.name,
+                            _plain(span.attributes),
+                            _plain(resource.resource.attributes),
+                            failed=span.status.code == span.status.STATUS_CODE_ERROR,
+                        )
+                    )
+
+
+def _plain(attributes: list[KeyValue]) -> dict[str, object]:
+    return {entry.key: getattr(entry.value, entry.value.WhichOneof("value") or "string_value") for entry in attributes}
+
+
+def _handler_of(backend: OtlpBackend) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Standard error belongs to the tests."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            backend.headers = {name.lower(): value for name, value in self.headers.items()}
+            backend.paths.append(self.path)
+            if backend.status is HTTPStatus.OK:
+                backend.take(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(backend.status)
+            if backend.location is not None:
+                self.send_header("Location", backend.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    return Handler
