@@ -19,6 +19,7 @@ from secret_manager_controller.decrypt import KeyRing, WrappedKey
 from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.providers.aws_login import KEY_ARN
 from secret_manager_controller.providers.calls import together
+from secret_manager_controller.providers.gcp_login import GCP_KEY
 from secret_manager_controller.providers.protocol import KeyService
 
 KEEP_SECONDS = 900.0
@@ -54,10 +55,9 @@ class AllowedKeys:
         keys = set()
         for entry in filter(None, map(str.strip, text.split(","))):
             namespace, equals, key = entry.rpartition("=")
-            if not KEY_ARN.fullmatch(key) or (equals and not namespace):
-                expected = (
-                    "expected the ARN of an AWS KMS key, or namespace=ARN; other services' keys are not asked yet"
-                )
+            known = KEY_ARN.fullmatch(key) or GCP_KEY.fullmatch(key)
+            if not known or (equals and not namespace):
+                expected = "expected the ARN of an AWS KMS key, projects/…/cryptoKeys/…, or either behind namespace="
                 raise ValueError(f"{foreign(entry)!r}: {expected}")
             keys.add((namespace, key))
         return cls(frozenset(keys))
@@ -125,7 +125,7 @@ class DataKeyFinder:
         if not self._allowed.allow(entry.recipient, namespace=namespace):
             return "is not allowed: add its id to SOPS_KMS_KEYS of the controller"
         if service is None or service.kind != entry.kind:
-            return "is not asked: this version asks AWS KMS only, with an object's login to an AWS store"
+            return f"is not asked: only the KMS of the object's own store is, with its login, and this is {entry.kind}"
         if entry.details:
             names = ", ".join(name for name, _ in entry.details)
             return f"is not asked: its entry has {names}, which this controller does not use; encrypt without"

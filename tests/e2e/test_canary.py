@@ -144,7 +144,7 @@ def pgp_encrypt(sops, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(stack, encrypt, example_recipient, pgp_encrypt, tmp_path_factory):
+def found(stack, encrypt, example_recipient, pgp_encrypt, kustomize_binary, tmp_path_factory):
     directory = tmp_path_factory.mktemp("canary")
     (directory / "sitecustomize.py").write_text(HOOK)
     notes = directory / "notes"
@@ -155,6 +155,7 @@ def found(stack, encrypt, example_recipient, pgp_encrypt, tmp_path_factory):
         "CANARY_NOTES": str(notes),
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHUTDOWN_GRACE_SECONDS": "5",
+        "KUSTOMIZE_BINARY": str(kustomize_binary),
     }
     tenants = []
     with stack.controller(**settings) as controller:
@@ -189,10 +190,10 @@ def run(found, stack, encrypt, recipient, pgp_encrypt, tenants):
         tenants.append(Tenant(stack, f"canary-{label}"))
         return tenants[-1]
 
-    def refused(label, reason, files):
+    def refused(label, reason, files, **spec):
         one = tenant(label)
         one.commit(files)
-        one.apply()
+        one.apply(**spec)
         found.statuses[label] = one.ready(reason=reason)
 
     # Success, in all formats, and what follows it: a change, a value changed by hand, an answer that was lost.
@@ -223,6 +224,28 @@ def run(found, stack, encrypt, recipient, pgp_encrypt, tenants):
     pgp.apply()
     pgp.ready()
     assert pgp.values() == {"A": found.canaries["pgp"].value.encode()}
+
+    # Builds by kustomize: one that works, and those of which kustomize would quote a value.
+    built = tenant("built")
+    spec = {"secrets": {"environment": "dev", "kustomizePath": "o", "prefix": built.namespace}}
+    generator = "secretGenerator: [{name: g, envs: [a.env]}]\n"
+    secret = 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  B: "{}"\n'
+    overlay = {
+        "o/kustomization.yaml": f"resources: [s.yaml]\n{generator}",
+        "o/a.env": encrypt(f"A={canary('built env', '/+&=%')}\n", recipient),
+        "o/s.yaml": encrypt(secret.format(canary("built manifest")), recipient, kind="yaml"),
+    }
+    built.commit(overlay)
+    built.apply(**spec)
+    built.ready()
+    assert built.values()["A"] == found.canaries["built env"].value.encode()
+    lost = (
+        f"patches:\n- patch: |\n    kind: Secret\n    apiVersion: v1\n    metadata: {{name: {canary('plain patch')}}}\n"
+    )
+    refused("no-target", "BuildFailed", overlay | {"o/kustomization.yaml": f"resources: [s.yaml]\n{lost}"}, **spec)
+    broken = encrypt(f"A={canary('built line')}\n", recipient, kind="binary")
+    generated = "resources: [broken.yaml]\n"
+    refused("no-manifest", "BuildFailed", {"o/kustomization.yaml": generated, "o/broken.yaml": broken}, **spec)
 
     # A store that refuses.
     denied = tenant("denied")
@@ -327,6 +350,9 @@ def test_the_search_finds_what_is_there(found):
         assert searched(found, "example"), name
 
 
+IN_MEMORY = ("/dev/shm/smc-gpg-", "/dev/shm/smc-kustomize-")
+
+
 def test_files_are_written_into_the_cache_and_into_memory_only(found):
     written = {line.removeprefix("write ").strip() for line in found.notes.splitlines() if line.startswith("write ")}
     cache = str(found.stack.directory / "cache")
@@ -335,16 +361,18 @@ def test_files_are_written_into_the_cache_and_into_memory_only(found):
     elsewhere = {
         name
         for name in names
-        if name.startswith("/") and not name.startswith((cache, "/dev/shm/smc-gpg-", "/dev/null", "/dev/tty"))
+        if name.startswith("/") and not name.startswith((cache, *IN_MEMORY, "/dev/null", "/dev/tty"))
     }
     assert elsewhere == set()
-    assert any(name.startswith("/dev/shm/smc-gpg-") for name in names)
+    for place in IN_MEMORY:
+        assert any(name.startswith(place) for name in names)
 
 
-def test_gpg_gets_keys_and_messages_through_pipes_and_nothing_from_our_environment(found):
+def test_gpg_and_kustomize_get_nothing_of_a_value_as_an_argument_and_nothing_from_our_environment(found):
     started = [line for line in found.notes.splitlines() if line.startswith("start ")]
     assert started
-    assert all("gpg" in line for line in started)
+    assert all("gpg" in line or "launcher.py" in line for line in started)
+    assert any("launcher.py" in line for line in started)
     for line in started:
         assert "KUBECONFIG" not in line
         assert "AWS_" not in line

@@ -72,7 +72,7 @@ async def test_a_data_key_is_kept_for_a_quarter_of_an_hour_and_for_its_login_onl
         (entry(recipient=OTHER), "is not allowed: add its id to SOPS_KMS_KEYS of the controller"),
         (entry(recipient=ARN + "0"), "is not allowed"),
         (entry(kind="gcp_kms", recipient="projects/p/locations/l/keyRings/r/cryptoKeys/k"), "is not allowed"),
-        (entry(kind="gcp_kms"), "is not asked: this version asks AWS KMS only"),
+        (entry(kind="gcp_kms"), "is not asked: only the KMS of the object's own store is, with its login"),
         (entry(kind="hc_vault", recipient="https://canary.invalid transit k"), "is of a kind that this controller"),
         (entry(details=(("role", "arn:aws:iam::6:role/x"),)), "its entry has role, which this controller does not use"),
         (entry(details=(("aws_profile", "x"),)), "its entry has aws_profile"),
@@ -121,11 +121,20 @@ async def test_a_ring_with_data_keys_has_another_seal_and_the_same_id(bench):
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "=" + ARN, f"{ARN}=x", "projects/p/locations/l/keyRings/r/cryptoKeys/k", "team-a="]
+    "text",
+    ["x", "=" + ARN, f"{ARN}=x", "projects/p/locations/l/keyRings/r", "team-a=", "https://v.vault.azure.net/keys/k/1"],
 )
 def test_a_setting_that_names_no_key_is_refused(text):
     with pytest.raises(ValueError, match="expected the ARN of an AWS KMS key"):
         AllowedKeys.parse(f"{ARN},{text}")
+
+
+def test_keys_of_both_clouds_are_allowed_by_their_full_names():
+    key = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
+    allowed = AllowedKeys.parse(f"{ARN}, team-a={key}")
+    assert allowed.allow(key, namespace="team-a")
+    assert not allowed.allow(key, namespace="team-b")
+    assert not allowed.allow(f"{key}/cryptoKeyVersions/1", namespace="team-a")
 
 
 def test_what_is_no_sops_file_needs_no_kms():

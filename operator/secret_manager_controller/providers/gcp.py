@@ -26,6 +26,7 @@ from secret_manager_controller.providers.gcp_api import Message
 from secret_manager_controller.providers.gcp_client import GcpClient, Outcome, name_of, number_of
 from secret_manager_controller.providers.gcp_declared import Declared
 from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
+from secret_manager_controller.providers.gcp_kms import GcpKms
 from secret_manager_controller.providers.gcp_listing import Listing
 from secret_manager_controller.providers.gcp_login import (
     GcpCredentialsFile,
@@ -238,9 +239,9 @@ class GcpProvider:
         self._looks.forget(name)
 
     @property
-    def key_service(self) -> None:
-        """None: this version asks no Cloud KMS for SOPS data keys."""
-        return
+    def key_service(self) -> GcpKms:
+        """Cloud KMS, whatever project a key is in."""
+        return self._client.kms
 
     async def aclose(self) -> None:
         """Wait for requests under way, then end threads and the connection."""

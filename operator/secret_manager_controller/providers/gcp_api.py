@@ -10,6 +10,8 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -32,7 +34,6 @@ from secret_manager_controller.providers.gcp_login import GcpEndpoints
 Message = Any
 """A protobuf message: their classes are made while the SDK is imported."""
 
-_SERVICE = "/google.cloud.secretmanager.v1.SecretManagerService/"
 _DETAILS = "grpc-status-details-bin"
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{1,62}")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -70,6 +71,22 @@ ENABLED = int(resources.SecretVersion.State.ENABLED)
 DISABLED = int(resources.SecretVersion.State.DISABLED)
 
 
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One of Google's services.
+
+    Attributes:
+        service: its name in gRPC's paths.
+        requests: by the API's name: the request's message and the answer's.
+    """
+
+    service: str
+    requests: Mapping[str, tuple[Any, Any]]
+
+
+SECRET_MANAGER = Api("google.cloud.secretmanager.v1.SecretManagerService", _REQUESTS)
+
+
 def request(operation: str, **fields: Any) -> Message:
     """Return the message of a request."""
     return _REQUESTS[operation][0](**fields)
@@ -84,13 +101,15 @@ class Connection:
     """The connection of one provider; it is opened with the first request.
 
     Args:
-        endpoints: where Secret Manager is.
-        location: of regional secrets, which have an endpoint each.
+        url: where the service is; see `secret_manager_url`.
+        roots: PEM file of the authorities to trust instead of the public ones.
+        api: the service.
     """
 
-    def __init__(self, endpoints: GcpEndpoints, *, location: str | None) -> None:
-        self._address, self._secure = _address(endpoints, location)
-        self._roots = endpoints.roots
+    def __init__(self, url: str, *, roots: Path | None, api: Api = SECRET_MANAGER) -> None:
+        self._address, self._secure = _address(url)
+        self._api = api
+        self._roots = roots
         self._lock = threading.Lock()
         self._channel: Any = None
         self._stubs: dict[str, Any] = {}
@@ -119,9 +138,9 @@ class Connection:
             if self._channel is None:
                 self._channel = self._open()
             if operation not in self._stubs:
-                request_type, answer_type = _REQUESTS[operation]
+                request_type, answer_type = self._api.requests[operation]
                 self._stubs[operation] = self._channel.unary_unary(
-                    f"{_SERVICE}{operation}",
+                    f"/{self._api.service}/{operation}",
                     request_serializer=request_type.SerializeToString,
                     response_deserializer=answer_type.FromString,
                 )
@@ -157,12 +176,15 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _address(endpoints: GcpEndpoints, location: str | None) -> tuple[str, bool]:
-    if endpoints.secretmanager is None:
-        # https://cloud.google.com/secret-manager/regional-secrets/create-regional-secret: an endpoint a location.
-        place = "" if location is None else f".{location}.rep"
-        return f"secretmanager{place}.{endpoints.universe}:443", True
-    parts = urlsplit(check_url(endpoints.secretmanager))
+def secret_manager_url(endpoints: GcpEndpoints, location: str | None) -> str:
+    """Return where Secret Manager is; regional secrets have an endpoint for each location."""
+    # https://cloud.google.com/secret-manager/regional-secrets/create-regional-secret
+    place = "" if location is None else f".{location}.rep"
+    return endpoints.secretmanager or f"https://secretmanager{place}.{endpoints.universe}"
+
+
+def _address(url: str) -> tuple[str, bool]:
+    parts = urlsplit(check_url(url))
     secure = parts.scheme == "https"
     return f"{parts.hostname}:{parts.port or (443 if secure else 80)}", secure
 

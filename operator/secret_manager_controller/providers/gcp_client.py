@@ -12,8 +12,16 @@ from secret_manager_controller.model.secret import SecretName, SecretValue, Vers
 from secret_manager_controller.providers import calls
 from secret_manager_controller.providers.budget import Budget, Budgets
 from secret_manager_controller.providers.calls import Requests, RetryPolicy
-from secret_manager_controller.providers.gcp_api import ENABLED, Connection, Message, checksum, request
+from secret_manager_controller.providers.gcp_api import (
+    ENABLED,
+    Connection,
+    Message,
+    checksum,
+    request,
+    secret_manager_url,
+)
 from secret_manager_controller.providers.gcp_errors import EXPIRED, NOT_FOUND, PRECONDITION, GcpRefusal, told
+from secret_manager_controller.providers.gcp_kms import GcpKms
 from secret_manager_controller.providers.gcp_login import GcpEndpoints, GcpLogin, GcpQuotas
 from secret_manager_controller.providers.gcp_tokens import Tokens
 from secret_manager_controller.providers.protocol import CallObserver
@@ -66,7 +74,8 @@ class GcpClient:
         self._requests = Requests("gcp", place=f"project {project}", on_call=on_call, retries=retries)
         self._logins = Requests("gcp", place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._tokens = Tokens(login, endpoints=endpoints, requests=self._logins)
-        self._connection = Connection(endpoints, location=location)
+        self._connection = Connection(secret_manager_url(endpoints, location), roots=endpoints.roots)
+        self.kms = GcpKms(self._tokens, login=login.title, endpoints=endpoints, on_call=on_call, retries=retries)
 
         def budget(kind: str, quota: int, shares: tuple[float, float]) -> Budget:
             steady, burst = shares
@@ -221,6 +230,7 @@ class GcpClient:
         await self._requests.aclose()
         await self._logins.aclose()
         self._connection.close()
+        await self.kms.aclose()
 
 
 def name_of(secret: Message) -> SecretName:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+GCP_KEY = re.compile(
+    r"projects/[a-z0-9.:-]+/locations/[a-z0-9-]+/keyRings/[A-Za-z0-9_-]{1,63}/cryptoKeys/[A-Za-z0-9_-]{1,63}"
+)
+"""A key of Cloud KMS, https://cloud.google.com/kms/docs/resource-hierarchy#retrieve_resource_id"""
 
 GOOGLE = "googleapis.com"
 """The universe domain of Google's public cloud."""
@@ -110,6 +116,7 @@ class GcpEndpoints:
 
     Attributes:
         secretmanager: URL; `http://` is for loopback only, since tokens and values travel with it.
+        kms: URL of Cloud KMS, likewise.
         token_url: URL of the token endpoint, for keys.
         iamcredentials: URL of IAM Credentials' host, for impersonation.
         universe: another universe's domain, e.g. a sovereign cloud's.
@@ -121,6 +128,7 @@ class GcpEndpoints:
     iamcredentials: str | None = None
     universe: str = GOOGLE
     roots: Path | None = None
+    kms: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

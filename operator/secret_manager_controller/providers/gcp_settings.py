@@ -87,6 +87,7 @@ def gcp_endpoints(environment: Environment) -> GcpEndpoints:
     roots = environment.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
     return GcpEndpoints(
         secretmanager=environment.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER"),
+        kms=environment.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDKMS"),
         iamcredentials=environment.get("CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"),
         token_url=environment.get("CLOUDSDK_AUTH_TOKEN_HOST"),
         universe=environment.get("GOOGLE_CLOUD_UNIVERSE_DOMAIN") or GOOGLE,

@@ -85,6 +85,7 @@ class GcpServer:
         roots = address.get("ca_file")
         self.endpoints = GcpEndpoints(
             secretmanager=address["endpoint"],
+            kms=address["endpoint"],
             token_url=f"{self.url}/token",
             iamcredentials=self.url,
             roots=None if roots is None else Path(roots),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
+from google.cloud.kms_v1.types import service as kms_service
 from google.cloud.secretmanager_v1.types import resources, service
 from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2, status_pb2
@@ -19,6 +20,7 @@ from grpc_status import rpc_status
 from secret_manager_controller.testing.calls import OK, Call
 from secret_manager_controller.testing.faults import Faults
 from secret_manager_controller.testing.gcp_auth import Callers
+from secret_manager_controller.testing.gcp_kms import GcpKeys
 from secret_manager_controller.testing.gcp_limits import GcpError, Quotas
 from secret_manager_controller.testing.gcp_store import GcpStore
 
@@ -57,6 +59,11 @@ METHODS: Mapping[str, tuple[str, Any, Any]] = {
     ),
 }
 """By the API's name: the store's method, the request and the answer."""
+KMS_SERVICE = "google.cloud.kms.v1.KeyManagementService"
+KMS_METHODS: Mapping[str, tuple[str, Any, Any]] = {
+    "Encrypt": ("encrypt", kms_service.EncryptRequest, kms_service.EncryptResponse.pb()),
+    "Decrypt": ("decrypt", kms_service.DecryptRequest, kms_service.DecryptResponse.pb()),
+}
 READS = frozenset({"ListSecrets", "GetSecret", "ListSecretVersions", "GetSecretVersion"})
 ACCESS = "AccessSecretVersion"
 
@@ -86,6 +93,7 @@ class GcpApplication:
     def __init__(self, projects: Sequence[str], *, open_to_all: bool = False) -> None:
         self.lock = threading.RLock()
         self.store = GcpStore(projects)
+        self.keys = GcpKeys()
         self.callers = Callers(projects[0])
         self.open_to_all = open_to_all
         self.faults = Faults()
@@ -182,7 +190,11 @@ def serve(application: GcpApplication, *, port: int, tls: tuple[bytes, bytes] | 
         options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)],
     )
     handlers = {name: _handler(application, name, *method) for name, method in METHODS.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    keys = {name: _handler(application, name, *method) for name, method in KMS_METHODS.items()}
+    services = {SERVICE: handlers, KMS_SERVICE: keys}
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
+    )
     address = f"127.0.0.1:{port}"
     if tls is None:
         bound = server.add_insecure_port(address)
@@ -201,6 +213,8 @@ def _handler(application: GcpApplication, operation: str, method: str, request_t
         def work() -> Any:
             if not application.open_to_all:
                 application.callers.check(authorization)
+            if operation in KMS_METHODS:
+                return getattr(application.keys, method)(request)
             application.spend(operation)
             return getattr(application.store, method)(request)
 

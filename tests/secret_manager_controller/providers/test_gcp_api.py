@@ -18,7 +18,7 @@ from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import gcp_api
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.providers.gcp import GcpEndpoints
-from secret_manager_controller.providers.gcp_api import Connection, check_url, request
+from secret_manager_controller.providers.gcp_api import Connection, check_url, request, secret_manager_url
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 from secret_manager_controller.testing.gcp import GcpServer
 
@@ -224,7 +224,7 @@ asyncio.run(main())
         ],
     )
     def test_google_is_addressed_over_tls(self, endpoints, location, address):
-        connection = Connection(endpoints, location=location)
+        connection = Connection(secret_manager_url(endpoints, location), roots=None)
         assert (connection._address, connection._secure) == (address, True)
 
     @pytest.mark.parametrize("url", ["sm.internal", "ftp://sm.internal", "http://[", "https://x:port"])
