@@ -97,7 +97,7 @@ class AzureProvider:
 
         self._declared = declared
         self._lender, self._left = shared, False
-        self._key = (vault.lower(), login, endpoints, quotas, budgets, on_call, retries)
+        self._key = (vault, login, endpoints, quotas, budgets, on_call, retries)
         self._shared = shared.enter(self._key, make)
         self._vault = self._shared.client
 

@@ -40,7 +40,7 @@ def azure_options(store: AzureStore, secret: Mapping[str, bytes] | None, environ
         PermanentError: CredentialsUnavailable: something is missing, and what.
     """
     return {
-        "vault": store.vault_name,
+        "vault": store.vault_name.lower(),  # Two spellings of a vault share its quota.
         "login": azure_login(store.auth, secret, environment),
         "endpoints": azure_endpoints(environment),
         "declared": AzureDeclared(

@@ -35,7 +35,7 @@ def store_name(provider: ProviderSpec) -> str:
         case None, aws, None if aws is not None:
             place = aws.region
         case None, None, azure if azure is not None:
-            place = azure.vault_name
+            place = azure.vault_name.lower()  # A host's name, whose case says nothing.
         case _:
             raise ConfigError("spec.provider must have one block, of its type's name")
     return f"{provider.type}/{place}"

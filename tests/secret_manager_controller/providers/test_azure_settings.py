@@ -90,6 +90,10 @@ def test_endpoints_are_those_of_the_environment():
     )
 
 
+def test_a_vault_is_one_in_whatever_case_it_is_written():
+    assert azure_options(store(vaultName="My-Vault"), None, POD)["vault"] == "my-vault"
+
+
 def test_what_is_declared_is_taken_over():
     declared = {"contentType": "text/plain", "expiresOn": "2033-05-18T03:33:20Z", "tags": {"team": "blue"}}
     options = azure_options(store(**declared), None, POD)

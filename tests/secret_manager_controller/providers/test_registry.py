@@ -86,8 +86,9 @@ def test_a_login_never_prints_its_secrets():
             "gcp/my-project/europe-west3",
         ),
         ({"type": "azure", "azure": {"vaultName": "my-vault"}}, "azure/my-vault"),
+        ({"type": "azure", "azure": {"vaultName": "My-Vault"}}, "azure/my-vault"),
     ],
-    ids=["aws", "gcp", "gcp-regional", "azure"],
+    ids=["aws", "gcp", "gcp-regional", "azure", "azure in another case"],
 )
 def test_stores_are_told_apart(provider, name):
     body = {"sourceRef": {"name": "r"}, "provider": provider, "secrets": {"environment": "dev"}}
