@@ -223,3 +223,9 @@ def test_pod_security_lets_the_pods_in_as_restricted(restricted, render):
     pods[0]["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     status, answer = restricted.request("POST", PATHS["Pod"].format(NAMESPACE) + "?dryRun=All", body=pods[0])
     assert (status, "restricted" in answer["message"]) == (403, True)
+
+
+def test_the_alerts_are_a_rule_of_their_own_where_they_are_wanted(render):
+    assert not [manifest for manifest in render() if manifest["kind"] == "PrometheusRule"]
+    rule = of_kind(render(prometheusRule__enabled="true"), "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
