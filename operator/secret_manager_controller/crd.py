@@ -115,8 +115,7 @@ spec:
     environment: dev
     basePath: microservices""",
     remark="""\
-The API server drops unknown fields and refuses wrong ones. What this version accepts and cannot do yet is answered by
-the condition Ready=False with reason NotImplemented, whose message says what to do instead.""",
+The API server drops unknown fields and refuses wrong ones.""",
 )
 POLICY = Kind(
     name="SecretManagerPolicy",

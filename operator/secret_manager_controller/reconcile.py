@@ -13,7 +13,7 @@ from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.model.annotations import CONFIRM_ROLLBACK
 from secret_manager_controller.model.desired import DesiredState, desired_state
 from secret_manager_controller.model.history import History, went_back
@@ -25,7 +25,7 @@ from secret_manager_controller.model.policy import Policy
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.model.snapshot import Revision
-from secret_manager_controller.model.spec import Spec, not_implemented
+from secret_manager_controller.model.spec import Spec
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
@@ -194,9 +194,6 @@ class Reconciler:
 
     async def prepare(self, request: Request, progress: Progress) -> Prepared | None:
         """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""
-        spec = request.spec
-        if (missing := not_implemented(spec)) is not None:
-            raise ConfigError(missing, reason=Reason.NOT_IMPLEMENTED)
         grants = await self.grants(request)
         grants.check_names(request.inventory)
         with step("resolve"):

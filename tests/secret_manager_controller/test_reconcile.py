@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, RetryableError
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.secret import HashKey
@@ -399,14 +399,6 @@ async def test_a_changed_spec_is_worked_out_anew(world):
     await world.reconcile()
     world.spec(secrets={"environment": "dev", "suffix": "v2"})
     assert (await world.reconcile()).created == ("idam-KEY-v2",)
-
-
-async def test_what_is_not_implemented_is_said_before_anything_is_read(world):
-    world.spec(provider={"type": "aws", "aws": {"description": "x"}})
-    with pytest.raises(ConfigError) as caught:
-        await world.reconcile()
-    assert caught.value.reason is Reason.NOT_IMPLEMENTED
-    assert (world.key_namespaces, world.calls()) == (None, [])
 
 
 async def test_a_foreign_credential_secret_is_denied_before_anything_is_read(world):

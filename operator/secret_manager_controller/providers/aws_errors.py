@@ -110,7 +110,7 @@ def told(refusal: Refusal, *, operation: str, about: str | None, login: str) -> 
         permission = _PERMISSIONS.get(operation, f"secretsmanager:{operation}")
         message = f"AWS denies {where}; allow {permission} to {login}, and the use of its KMS key if it has one"
         return PermanentError(Reason.STORE_ACCESS_DENIED, message)
-    return PermanentError(Reason.STORE_REFUSED, f"AWS refuses {where} ({code}){_hint(refusal.code)}")
+    return PermanentError(Reason.STORE_REFUSED, f"AWS refuses {where} ({code}){_hint(refusal.code, operation)}")
 
 
 def told_of_role(refusal: Refusal, *, role: str, token_file: str) -> ControllerError:
@@ -143,7 +143,9 @@ def told_of_assumption(refusal: Refusal, *, role: str, keys: str) -> ControllerE
     return told(refusal, operation="AssumeRole", about=role, login=keys)
 
 
-def _hint(code: str) -> str:
+def _hint(code: str, operation: str) -> str:
+    if operation == "TagResource" and code in {"InvalidParameterException", "LimitExceededException"}:
+        return ": a secret has at most 50 tags; remove some of its own, or of spec.provider.aws.tags"
     if code in _KEY_UNUSABLE:
         return ": its KMS key is disabled, scheduled for deletion, or may not be used by this login"
     if code == "LimitExceededException":

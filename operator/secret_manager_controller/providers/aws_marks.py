@@ -22,8 +22,8 @@ MAX_TAG_VALUE = 256
 _TAG_VALUE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9 :_@/+=.-]*")
 
 
-def tags_of(mark: OwnerMark) -> list[dict[str, str]]:
-    """Return the tags that say who manages a secret.
+def tags_of(mark: OwnerMark, *, beside: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """Return the tags that say who manages a secret, and others beside them.
 
     Raises:
         PermanentError: StoreRefused: a tag cannot hold the mark.
@@ -35,8 +35,17 @@ def tags_of(mark: OwnerMark) -> list[dict[str, str]]:
                 f"{foreign(repr(part))} cannot be an AWS tag, which holds {MAX_TAG_VALUE} of the characters "
                 f"A-Za-z0-9 :_@/+=.-; {mend}",
             )
-    tags = {MANAGED_BY_TAG: MANAGED_BY, CLUSTER_TAG: mark.cluster, OWNER_TAG: mark.owner}
+    tags = {**(beside or {}), MANAGED_BY_TAG: MANAGED_BY, CLUSTER_TAG: mark.cluster, OWNER_TAG: mark.owner}
     return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def filters_of(cluster: str | None, owner: str | None) -> list[dict[str, object]]:
+    """Return ListSecrets' filters for what an owner manages, for what all owners of a cluster do, or for all."""
+    if cluster is None:
+        return []
+    key, value = (CLUSTER_TAG, cluster) if owner is None else (OWNER_TAG, owner)
+    # Filters are combined with AND, but each may be met by another tag of the secret.
+    return [{"Key": "tag-key", "Values": [key]}, {"Key": "tag-value", "Values": [value]}]
 
 
 def mark_of(tags: Sequence[Mapping[str, str]]) -> OwnerMark | None:

@@ -17,6 +17,7 @@ from secret_manager_controller.providers.aws_login import (
     AwsLogin,
     AwsWebIdentity,
 )
+from secret_manager_controller.providers.aws_options import AwsDeclared
 
 Environment = Mapping[str, str]
 
@@ -44,6 +45,9 @@ def aws_options(store: AwsStore, secret: Mapping[str, bytes] | None, environment
             secretsmanager=environment.get("AWS_ENDPOINT_URL_SECRETS_MANAGER") or everywhere,
             sts=environment.get("AWS_ENDPOINT_URL_STS") or everywhere,
             kms=environment.get("AWS_ENDPOINT_URL_KMS") or everywhere,
+        ),
+        "declared": AwsDeclared(
+            tags=dict(store.tags or {}), description=store.description, kms_key_id=store.kms_key_id
         ),
         "quotas": AwsQuotas(
             reads=_number(environment, READS, AwsQuotas().reads),

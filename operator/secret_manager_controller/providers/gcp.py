@@ -13,7 +13,7 @@ overwrite it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
@@ -23,11 +23,10 @@ from secret_manager_controller.model.secret import SecretName, Version
 from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.gcp_api import Message
-from secret_manager_controller.providers.gcp_client import GcpClient, Outcome, name_of, number_of
+from secret_manager_controller.providers.gcp_client import LIST_PAGE, GcpClient, Outcome, name_of, number_of
 from secret_manager_controller.providers.gcp_declared import Declared
 from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
 from secret_manager_controller.providers.gcp_kms import GcpKms
-from secret_manager_controller.providers.gcp_listing import Listing
 from secret_manager_controller.providers.gcp_login import (
     GcpCredentialsFile,
     GcpEndpoints,
@@ -40,8 +39,15 @@ from secret_manager_controller.providers.gcp_login import (
     GcpReplication,
 )
 from secret_manager_controller.providers.gcp_looks import VersionLooks
-from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.gcp_marks import (
+    WRITE_ANNOTATION,
+    annotations_of,
+    filter_of,
+    labels_of,
+    mark_of,
+)
 from secret_manager_controller.providers.gcp_retention import retire
+from secret_manager_controller.providers.listing import Listing
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
 
@@ -108,7 +114,7 @@ class GcpProvider:
         )
         self._declared = Declared(labels=labels, replication=replication, regional=location is not None)
         self._keep_versions = keep_versions
-        self._listing = Listing(self._client.secrets)
+        self._listing = Listing(self._list, page=LIST_PAGE)
         self._looks = VersionLooks(self._newest)
         # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
         self._etags: dict[SecretName, str] = {}
@@ -250,6 +256,9 @@ class GcpProvider:
 
     def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
         return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._declared.differs(secret))
+
+    async def _list(self, cluster: str | None, owner: str | None) -> Sequence[Message]:
+        return await self._client.secrets("" if cluster is None else filter_of(cluster, owner))
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""

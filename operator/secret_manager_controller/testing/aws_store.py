@@ -139,6 +139,30 @@ class MendedBackend(models.SecretsManagerBackend):  # type: ignore[misc]  # moto
         secret.last_changed_date = int(time.time())
         return secret.arn, secret.name
 
+    def update_secret(
+        self,
+        secret_id: str,
+        secret_string: str | None = None,
+        secret_binary: str | None = None,
+        client_request_token: str | None = None,
+        kms_key_id: str | None = None,
+        description: str | None = None,
+    ) -> str:
+        """Change what stands beside a value; without a value there is no new version."""
+        if secret_string is not None or secret_binary is not None:
+            return str(
+                super().update_secret(
+                    secret_id, secret_string, secret_binary, client_request_token, kms_key_id, description
+                )
+            )
+        secret = self.live(secret_id)
+        if description is not None:
+            secret.description = description
+        if kms_key_id is not None:
+            secret.kms_key_id = kms_key_id
+        secret.last_changed_date = int(time.time())
+        return str(secret.to_short_dict())
+
     def batch_get_secret_value(
         self,
         secret_id_list: list[str] | None = None,

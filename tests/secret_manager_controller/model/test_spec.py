@@ -19,7 +19,6 @@ from secret_manager_controller.model.spec import (
     SourceKind,
     UpdatePolicy,
     deprecations,
-    not_implemented,
     parse_spec,
 )
 
@@ -247,34 +246,6 @@ def test_a_foreign_key_in_a_path_is_cut():
     assert len(path) == FOREIGN_TEXT_LIMIT
 
 
-NOT_YET = [
-    pytest.param({"provider": {"type": "aws", "aws": {"tags": {"a": "b"}}}}, "spec.provider.aws.tags", id="tags"),
-    pytest.param({"provider": {"type": "aws", "aws": {"kmsKeyId": "a"}}}, "spec.provider.aws.kmsKeyId", id="kms"),
-    pytest.param(
-        {"provider": {"type": "aws", "aws": {"description": "a"}}}, "spec.provider.aws.description", id="text"
-    ),
-]
-
-
-@pytest.mark.parametrize(("changes", "sentence"), NOT_YET)
-def test_what_this_version_cannot_do_is_told_with_what_to_do_instead(changes, sentence):
-    assert not_implemented(parse(changes)).startswith(f"not implemented in this version: {sentence} (")
-
-
-def test_a_store_at_the_top_is_named_as_it_was_written():
-    assert not_implemented(parse({"aws": {"tags": {"a": "b"}}}, without=["provider"])) == (
-        "not implemented in this version: spec.aws.tags (remove it)"
-    )
-    assert not_implemented(parse({"azure": AZURE | {"tags": {"a": "b"}}}, without=["provider"])) is None
-
-
-def test_everything_that_is_missing_is_told_at_once():
-    provider = {"type": "aws", "aws": {"tags": {"a": "b"}, "description": "a"}}
-    assert not_implemented(parse({"provider": provider})) == (
-        "not implemented in this version: spec.provider.aws.description (remove it), spec.provider.aws.tags (remove it)"
-    )
-
-
 @pytest.mark.parametrize(
     ("provider", "told"),
     [
@@ -303,26 +274,6 @@ def test_everything_that_is_missing_is_told_at_once():
 )
 def test_a_login_that_has_a_better_successor_is_told(provider, told):
     assert deprecations(parse({"provider": provider})) == (() if told is None else (told,))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({}, id="minimal"),
-        pytest.param({"secrets": {"environment": "dev", "kustomizePath": "a"}}, id="build"),
-        pytest.param(
-            {"provider": {"type": "aws", "aws": {"auth": {"authType": "AccessKeys", "secretName": "a"}}}}, id="keys"
-        ),
-        pytest.param(
-            {"provider": {"type": "aws", "aws": {"auth": {"roleArn": "arn:aws:iam::123456789012:role/a"}}}}, id="role"
-        ),
-        pytest.param(
-            {"prune": True, "deletionPolicy": "Delete", "adoption": "Adopt", "updatePolicy": "CreateOnly"}, id="all"
-        ),
-    ],
-)
-def test_what_this_version_can_do_needs_no_sentence(changes):
-    assert not_implemented(parse(changes)) is None
 
 
 def test_the_model_brings_no_client_and_no_yaml_with_it():

@@ -11,6 +11,7 @@ from lease_sharding.fence import SoleMemberFence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.model.observed import OwnerMark, RemoteSecret, RemoteState
 from secret_manager_controller.model.secret import SecretName
+from secret_manager_controller.providers.aws import AwsDeclared
 from secret_manager_controller.providers.aws_marks import OWNER_TAG, tags_of
 from secret_manager_controller.providers.calls import REQUEST_TIMEOUT
 from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
@@ -50,11 +51,12 @@ class TestRequests:
         await asyncio.gather(*(create(provider, name) for name in self.NAMES))
         aws.clear_calls()
 
-    async def test_new_secrets_are_looked_for_and_created(self, aws, provider):
+    async def test_new_secrets_are_looked_for_and_created(self, aws, make_provider):
         aws.reset()
+        provider = make_provider()
         await provider.observe(self.NAMES, mark=ME)
         await asyncio.gather(*(create(provider, name) for name in self.NAMES))
-        assert counted(aws) == {"ListSecrets": 1, "DescribeSecret": 100, "CreateSecret": 100}
+        assert counted(aws) == {"ListSecrets": 2, "CreateSecret": 100}
 
     async def test_nothing_new_costs_one_request(self, aws, provider):
         await provider.observe(self.NAMES, mark=ME)
@@ -82,6 +84,39 @@ class TestRequests:
         assert counted(aws) == {"ListSecrets": 1, "BatchGetSecretValue": 5}
 
 
+class TestSweep:
+    """Objects on one account that look again at a time, or soon after each other, share listings."""
+
+    OWNERS = tuple(OwnerMark(ME.cluster, f"team/app-{number}") for number in range(100))
+
+    @pytest.fixture(autouse=True)
+    def _owned(self, aws):
+        for mark in self.OWNERS:
+            tags = {tag["Key"]: tag["Value"] for tag in tags_of(mark)}
+            aws.put_by_hand(mark.owner.replace("/", "-"), b"v", tags=tags)
+        aws.clear_calls()
+
+    async def look(self, provider, mark, *, since=0.0):
+        return set((await provider.observe([], mark=mark, since=since)).secrets)
+
+    async def test_a_hundred_at_a_time_cost_one_listing(self, aws, provider):
+        found = await asyncio.gather(*(self.look(provider, mark) for mark in self.OWNERS))
+        assert found == [{mark.owner.replace("/", "-")} for mark in self.OWNERS]
+        assert counted(aws) == {"ListSecrets": 1}
+
+    async def test_a_hundred_one_after_the_other_cost_two(self, aws, provider):
+        for mark in self.OWNERS:
+            assert await self.look(provider, mark) == {mark.owner.replace("/", "-")}
+        assert counted(aws) == {"ListSecrets": 2}
+
+    async def test_who_wrote_or_was_asked_to_look_is_told_of_the_present(self, aws, provider):
+        await asyncio.gather(*(self.look(provider, mark) for mark in self.OWNERS[:2]))
+        await provider.create(desired("new", b"v"), mark=self.OWNERS[0], revision=REVISION, fence=FENCE)
+        assert await self.look(provider, self.OWNERS[0]) == {"team-app-0", "new"}
+        aws.destroy("team-app-1")
+        assert await self.look(provider, self.OWNERS[1], since=None) == set()
+
+
 class TestObserve:
     async def test_what_a_stale_listing_lacks_is_looked_at(self, aws, provider):
         aws.stale_listing(True)
@@ -96,6 +131,35 @@ class TestObserve:
         values = await provider.read([stale])
         assert stale.version != version
         assert (values[A].version, values[A].value.expose()) == (version, b"w")
+
+    async def test_many_names_that_a_stale_listing_lacks_are_found_when_they_are_created(
+        self, aws, make_provider, provider
+    ):
+        names = [SecretName(f"s-{number:02}") for number in range(20)]
+        aws.stale_listing(True)
+        versions = [await create(provider, name) for name in names]
+        assert len((await provider.observe(names, mark=ME)).secrets) == 20
+        other = make_provider()  # As after a restart: it knows nothing of what was written.
+        assert (await other.observe(names, mark=ME)).secrets == {}
+        assert [await create(other, name) for name in names] == versions
+        with pytest.raises(RetryableError):
+            await create(other, names[0], b"another value")
+        assert len((await other.observe(names, mark=ME)).secrets) == 20
+
+    async def test_of_many_unlisted_names_what_others_own_is_seen_by_their_names(self, aws, provider):
+        names = [SecretName(f"s-{number:03}") for number in range(100)]
+        aws.put_by_hand("s-007", b"theirs")
+        aws.put_by_hand("s-000-not-asked-for", b"theirs")
+        assert set((await provider.observe(names, mark=ME)).secrets) == {"s-007"}
+        assert counted(aws) == {"ListSecrets": 2}
+
+    async def test_where_too_many_begin_alike_the_rest_is_looked_at_one_by_one(self, aws, provider):
+        names = [SecretName(f"s-{number:02}") for number in range(11)]
+        aws.put_by_hand("s-00", b"theirs")
+        aws.put_by_hand("s-07", b"theirs")
+        aws.short_pages(1)
+        assert set((await provider.observe(names, mark=ME)).secrets) == {"s-00", "s-07"}
+        assert counted(aws) == {"ListSecrets": 2, "DescribeSecret": 10}
 
     async def test_short_and_empty_pages_are_followed(self, aws, provider):
         for name in ("a", "b", "c"):
@@ -283,6 +347,86 @@ class TestDelete:
             await provider.delete(await look(provider, "a"), fence=FENCE)
 
 
+class TestDeclared:
+    """Beyond the contract's tags: description and key, and what AWS's own names for a key mean."""
+
+    @pytest.fixture
+    def declaring(self, make_provider):
+        def make(**declared):
+            return make_provider(declared=AwsDeclared(**declared))
+
+        return make
+
+    async def test_what_is_declared_is_on_new_secrets(self, client, declaring):
+        await create(declaring(tags={"team": "blue"}, description="d", kms_key_id="alias/team"), "a")
+        found = client.describe_secret(SecretId="a")
+        assert (found["Description"], found["KmsKeyId"]) == ("d", "alias/team")
+        assert {"Key": "team", "Value": "blue"} in found["Tags"]
+
+    @pytest.mark.parametrize(
+        ("declared", "operations"),
+        [
+            pytest.param({"description": "d"}, {"UpdateSecret": 1}, id="description"),
+            pytest.param({"kms_key_id": "alias/team"}, {"UpdateSecret": 1}, id="key"),
+            pytest.param({"tags": {"team": "blue"}}, {"TagResource": 1}, id="tags"),
+        ],
+    )
+    async def test_it_is_set_without_another_version(self, aws, provider, declaring, declared, operations):
+        version = await create(provider, "a")
+        other = declaring(**declared)
+        seen = await look(other, "a")
+        assert seen == RemoteSecret(A, version, ME, options_differ=True)
+        aws.clear_calls()
+        await other.adopt(seen, mark=ME, fence=FENCE)
+        assert counted(aws) == {"DescribeSecret": 1} | operations
+        assert await look(other, "a") == RemoteSecret(A, version, ME)
+        assert aws.versions("a") == 1
+
+    async def test_what_is_not_declared_stays(self, client, declaring, provider):
+        await create(declaring(description="d", tags={"team": "blue"}), "a")
+        await update(provider, "a", b"w")
+        found = client.describe_secret(SecretId="a")
+        assert found["Description"] == "d"
+        assert {"Key": "team", "Value": "blue"} in found["Tags"]
+
+    async def test_what_somebody_else_took_since_the_listing_is_left(self, aws, client, provider, declaring):
+        await create(provider, "a")
+        seen = await look(declaring(description="d"), "a")
+        client.tag_resource(SecretId="a", Tags=tags_of(NEIGHBOUR))
+        aws.clear_calls()
+        with pytest.raises(RetryableError) as raised:
+            await declaring(description="d").adopt(seen, mark=ME, fence=FENCE)
+        assert raised.value.reason is Reason.STORE_CHANGED
+        assert counted(aws) == {"DescribeSecret": 1}
+
+    async def test_a_secret_that_has_fifty_tags_is_told(self, provider, declaring):
+        await create(declaring(tags={f"k{number}": "v" for number in range(40)}), "a")
+        await declaring(tags={f"l{number}": "v" for number in range(7)}).adopt(
+            await look(provider, "a"), mark=ME, fence=FENCE
+        )
+        with pytest.raises(PermanentError, match="a secret has at most 50 tags") as raised:
+            await declaring(tags={"one": "more"}).adopt(await look(provider, "a"), mark=ME, fence=FENCE)
+        assert raised.value.reason is Reason.STORE_REFUSED
+
+    @pytest.mark.parametrize(
+        ("declared", "present", "same"),
+        [
+            ("alias/a", "alias/a", True),
+            ("alias/a", "arn:aws:kms:eu-north-1:123456789012:alias/a", True),
+            ("alias/a", "alias/b", False),
+            ("1234-ab", "arn:aws:kms:eu-north-1:123456789012:key/1234-ab", True),
+            ("arn:aws:kms:eu-north-1:123456789012:key/1234-ab", "arn:aws:kms:eu-north-1:123456789012:key/1234-ac", False),
+            ("alias/a", "arn:aws:kms:eu-north-1:123456789012:key/1234-ab", True),
+            ("alias/a", None, False),
+            ("1234-ab", None, False),
+            ("alias/aws/secretsmanager", None, True),
+        ],
+    )  # fmt: skip
+    def test_one_key_has_several_names(self, declared, present, same):
+        entry = {} if present is None else {"KmsKeyId": present}
+        assert AwsDeclared(kms_key_id=declared).differs(entry) is not same
+
+
 REFUSALS = {
     "AccessDeniedException": (PermanentError, Reason.STORE_ACCESS_DENIED, "secretsmanager:PutSecretValue"),
     "EncryptionFailure": (PermanentError, Reason.STORE_REFUSED, "KMS key"),
@@ -347,7 +491,7 @@ class TestRefusals:
     async def test_a_refused_look_ends_the_others(self, aws, provider):
         aws.fail("DescribeSecret", "AccessDeniedException", 400, times=1)
         with pytest.raises(PermanentError, match="secretsmanager:DescribeSecret") as raised:
-            await provider.observe([SecretName(f"s-{number}") for number in range(50)], mark=ME)
+            await provider.observe([SecretName(f"s-{number}") for number in range(10)], mark=ME)
         assert raised.value.reason is Reason.STORE_ACCESS_DENIED
 
     async def test_a_region_that_cannot_be_is_told(self, make_provider):

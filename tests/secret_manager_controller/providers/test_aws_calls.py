@@ -103,9 +103,8 @@ class TestTime:
 
     async def test_waiting_for_a_thread_does_not_age_the_fence(self, aws, provider):
         """The fence is checked when a thread is free, not when the call is made."""
-        aws.hang("DescribeSecret", 0.2, times=16)
-        names = [SecretName(f"s-{number}") for number in range(16)]
-        looks = asyncio.create_task(provider.observe(names, mark=ME))
+        aws.hang("GetSecretValue", 0.2, times=16)
+        looks = asyncio.gather(*(provider.read([GHOST]) for _ in range(16)))
         await asyncio.sleep(0.1)
         fence = CountingFence(allowed=0)
         write = asyncio.create_task(create(provider, fence=fence))

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
-from secret_manager_controller.providers.aws import AwsProvider
+from secret_manager_controller.providers.aws import AwsDeclared, AwsProvider
 from secret_manager_controller.providers.aws_marks import mark_of, tags_of
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.calls import Call
 from secret_manager_controller.testing.contract import ProviderContract, Subject
+from secret_manager_controller.testing.contract_subject import DECLARED, LABEL
 
 
 class AwsControl:
@@ -28,6 +29,12 @@ class AwsControl:
 
     def mark(self, name: str) -> OwnerMark | None:
         return mark_of([{"Key": key, "Value": value} for key, value in self._server.tags(name).items()])
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        return self._server.tags(name)
+
+    def set_label(self, name: str, key: str, value: str) -> None:
+        self._server.client().tag_resource(SecretId=name, Tags=[{"Key": key, "Value": value}])
 
     def put_by_hand(self, name: str, value: bytes, *, mark: OwnerMark | None = None) -> object:
         return self._server.put_by_hand(name, value, tags=_tags(mark))
@@ -54,12 +61,16 @@ class AwsControl:
 class TestAwsProvider(ProviderContract):
     @pytest.fixture
     async def subject(self, aws: AwsServer) -> AsyncIterator[Subject]:
-        provider = AwsProvider(
-            region=aws.region,
-            login=aws.access_keys,
-            endpoint_url=aws.endpoint_url,
-            budgets=Budgets(),
-            retries=RetryPolicy(first_wait=0.0, longest_wait=0.0),
+        provider, declaring = (
+            AwsProvider(
+                region=aws.region,
+                login=aws.access_keys,
+                endpoint_url=aws.endpoint_url,
+                declared=AwsDeclared(tags=tags),
+                budgets=Budgets(),
+                retries=RetryPolicy(first_wait=0.0, longest_wait=0.0),
+            )
+            for tags in ({}, {LABEL: DECLARED})
         )
         yield Subject(
             provider,
@@ -70,8 +81,10 @@ class TestAwsProvider(ProviderContract):
                 "adopt": ["TagResource"],
                 "delete": ["DeleteSecret"],
             },
+            declaring=declaring,
         )
         await provider.aclose()
+        await declaring.aclose()
 
 
 def _tags(mark: OwnerMark | None) -> Mapping[str, str]:

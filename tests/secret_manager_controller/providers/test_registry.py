@@ -6,14 +6,17 @@ import pytest
 
 from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsAssumedRole, AwsWebIdentity
-from secret_manager_controller.providers.aws_settings import aws_login
+from secret_manager_controller.providers.aws_budget import AwsQuotas
+from secret_manager_controller.providers.aws_login import AwsAccessKeys, AwsAssumedRole, AwsEndpoints, AwsWebIdentity
+from secret_manager_controller.providers.aws_options import AwsDeclared
+from secret_manager_controller.providers.aws_settings import WRITES, aws_login, aws_options
 from secret_manager_controller.providers.registry import Login, store_name
 
 ROLE, OTHER_ROLE = "arn:aws:iam::123456789012:role/controller", "arn:aws:iam::123456789012:role/team-a"
 IRSA = {"AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token", "AWS_ROLE_ARN": ROLE}
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "env-secret"}
 SECRET = {"access-key-id": b"AKIASECRET\n", "secret-access-key": b"its-secret", "token": b"its-token", "bad": b"\xff"}
+AWS_BODY = {"sourceRef": {"name": "r"}, "aws": {}, "secrets": {"environment": "dev"}}
 BY_SECRET = {"authType": "AccessKeys", "secretName": "keys"}
 
 
@@ -93,3 +96,26 @@ def test_a_login_never_prints_its_secrets():
 def test_stores_are_told_apart(provider, name):
     body = {"sourceRef": {"name": "r"}, "provider": provider, "secrets": {"environment": "dev"}}
     assert store_name(parse_spec({"spec": body}).provider) == name
+
+
+def test_an_aws_store_s_options_and_the_environment_become_a_provider_s():
+    store = {"region": "eu-west-1", "tags": {"team": "a"}, "description": "d", "kmsKeyId": "alias/a"}
+    body = {"sourceRef": {"name": "r"}, "provider": {"type": "aws", "aws": store}, "secrets": {"environment": "dev"}}
+    environment = KEYS | {"AWS_ENDPOINT_URL": "https://vpce", "AWS_ENDPOINT_URL_STS": "https://sts", WRITES: "200"}
+    options = aws_options(parse_spec({"spec": body}).provider.aws, None, environment)
+    assert options == {
+        "region": "eu-west-1",
+        "login": AwsAccessKeys("AKIAENV", "env-secret"),
+        "endpoint_url": AwsEndpoints(secretsmanager="https://vpce", sts="https://sts", kms="https://vpce"),
+        "declared": AwsDeclared(tags={"team": "a"}, description="d", kms_key_id="alias/a"),
+        "quotas": AwsQuotas(reads=100, writes=200),
+    }
+
+
+def test_the_region_is_us_east_1_by_default():
+    assert aws_options(parse_spec({"spec": AWS_BODY}).provider.aws, None, KEYS)["region"] == "us-east-1"
+
+
+def test_a_quota_that_is_no_number_is_told():
+    with pytest.raises(PermanentError, match=f"{WRITES} must be how many requests a second"):
+        aws_options(parse_spec({"spec": AWS_BODY}).provider.aws, None, KEYS | {WRITES: "many"})

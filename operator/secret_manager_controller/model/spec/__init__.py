@@ -19,7 +19,6 @@ from secret_manager_controller.model.spec.secrets import Secrets
 from secret_manager_controller.model.spec.source import GitCredentials, SourceKind, SourceRef
 from secret_manager_controller.model.spec.spec import DeletionPolicy, Spec
 from secret_manager_controller.model.spec.stores import AwsStore, AzureStore, GcpStore, Provider, ProviderType
-from secret_manager_controller.model.spec.support import not_implemented
 
 __all__ = [
     "Adoption",
@@ -45,6 +44,5 @@ __all__ = [
     "Spec",
     "UpdatePolicy",
     "deprecations",
-    "not_implemented",
     "parse_spec",
 ]

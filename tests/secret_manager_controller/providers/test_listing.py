@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
-from secret_manager_controller.providers.gcp_listing import KEPT_FOR, Listing
 from secret_manager_controller.providers.gcp_marks import filter_of
+from secret_manager_controller.providers.listing import KEPT_FOR, Listing
 
 MARKS = tuple(OwnerMark("cluster-a", f"team/app-{number}") for number in range(5))
 CLUSTER = filter_of("cluster-a", None)
@@ -19,9 +19,9 @@ class Store:
         self.filters = []
         self.gates = []
 
-    async def fetch(self, text):
+    async def fetch(self, cluster, owner):
         gate = asyncio.Event()
-        self.filters.append(text)
+        self.filters.append("" if cluster is None else filter_of(cluster, owner))
         self.gates.append(gate)
         number = len(self.filters)
         await gate.wait()
@@ -35,7 +35,7 @@ def store():
 
 @pytest.fixture
 async def listing(store):
-    listing = Listing(store.fetch)
+    listing = Listing(store.fetch, page=100)
     yield listing
     await listing.aclose()
 
@@ -98,10 +98,10 @@ async def test_whoever_is_cancelled_leaves_the_others_theirs(store, listing):
 
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_one():
-    async def fail(text):
-        raise RuntimeError(text)
+    async def fail(cluster, owner):
+        raise RuntimeError
 
-    listing = Listing(fail)
+    listing = Listing(fail, page=100)
     task = asyncio.create_task(listing.of(MARKS[0]))
     await asyncio.sleep(0)
     task.cancel()
@@ -140,11 +140,11 @@ class TestReuse:
     async def listing(self, clock):
         self.filters = []
 
-        async def fetch(text):
-            self.filters.append(text)
+        async def fetch(cluster, owner):
+            self.filters.append(filter_of(cluster, owner))
             return [len(self.filters)]
 
-        listing = Listing(fetch, clock=clock)
+        listing = Listing(fetch, page=100, clock=clock)
         yield listing
         await listing.aclose()
 
@@ -182,6 +182,23 @@ class TestReuse:
         assert await listing.of(MARKS[1], since=0.0) == [2]
         assert await listing.of(MARKS[0], since=0.0) == [3]
         assert await listing.of(MARKS[1], since=0.0) == [3]
+
+    async def test_few_owners_among_many_secrets_get_a_listing_each(self, clock):
+        """All that the cluster has takes three requests, so two owners ask for theirs."""
+        filters = []
+
+        async def fetch(cluster, owner):
+            filters.append(owner)
+            return list(range(250)) if owner is None else [owner]
+
+        listing = Listing(fetch, page=100, clock=clock)
+        await asyncio.gather(*(listing.of(mark) for mark in MARKS))
+        clock.now = 2 * KEPT_FOR
+        both = await asyncio.gather(*(listing.of(mark) for mark in MARKS[:2]))
+        await listing.aclose()
+        assert filters[0] is None
+        assert set(filters[1:]) == {mark.owner for mark in MARKS[:2]}
+        assert set(both[0]) == set(filters[1:])
 
     async def test_what_turned_out_to_be_outdated_serves_nobody(self, listing):
         for mark in MARKS[:2]:
