@@ -28,6 +28,9 @@ from secret_manager_controller.kube import (
 LIST_TRIES = 3
 """A listing whose continue token expires half-way (after five minutes) is begun anew so many times."""
 
+CHANGE_TRIES = 5
+"""The controller may write the status between our look and our patch; each try looks anew."""
+
 RESOURCE = f"{SECRET_MANAGER_CONFIGS.plural}.{SECRET_MANAGER_CONFIGS.group}"
 
 T = TypeVar("T")
@@ -88,6 +91,34 @@ async def read_object(kube: KubeClient, key: ObjectKey, *, failing: str) -> Json
     except KubeError as error:
         raise refused(failing, error, verb="get") from error
     return body
+
+
+async def change_object(kube: KubeClient, key: ObjectKey, change: Callable[[Json], Json], *, failing: str) -> None:
+    """Merge-patch an object as it was read; one that changes meanwhile is read again.
+
+    Args:
+        kube: the cluster.
+        key: the object.
+        change: makes the patch of the object as it is.
+        failing: how an error begins.
+
+    Raises:
+        NotFound: there is none.
+        CliError: the API server refused.
+    """
+    for left in reversed(range(CHANGE_TRIES)):
+        body = await read_object(kube, key, failing=failing)
+        patch = dict(change(body))
+        patch["metadata"] = {"resourceVersion": body["metadata"]["resourceVersion"], **patch.get("metadata", {})}
+        try:
+            await kube.merge_patch(key.path, patch)
+        except KubeError as error:
+            if error.status == 404:
+                raise await not_found(kube, key) from error
+            if error.status != 409 or not left:
+                raise refused(failing, error, verb="patch") from error
+        else:
+            return
 
 
 async def not_found(kube: KubeClient, key: ObjectKey) -> NotFound:

@@ -22,7 +22,9 @@ VERBS = {
     "plan": "Show what apply would change, without a cluster.",
     "policy": "See what SecretManagerPolicies grant.",
     "reconcile": "Have a SecretManagerConfig reconciled now.",
+    "resume": "Resume a suspended SecretManagerConfig.",
     "shards": "Show which replica works on which namespaces.",
+    "suspend": "Suspend a SecretManagerConfig: nothing is reconciled until it is resumed.",
     "status": "Show the status of a SecretManagerConfig.",
 }
 """Each verb with its line of help, so that `msmctl --help` imports none of them."""

@@ -166,6 +166,10 @@ class FakeApiServer:
         version = patch["metadata"].pop("resourceVersion", None)
         if version not in (None, stored["metadata"]["resourceVersion"]):
             raise RefusedError(409, "the object has been modified; please apply your changes to the latest version")
+        finalizers = patch["metadata"].get("finalizers", stored["metadata"].get("finalizers"))
+        stored = {**stored, "spec": {**stored.get("spec", {}), **patch.get("spec", {})}}
+        if finalizers is not None:
+            stored["metadata"] = {**stored["metadata"], "finalizers": finalizers}
         annotations = {**stored["metadata"].get("annotations", {}), **patch["metadata"].get("annotations", {})}
         annotations = {name: value for name, value in annotations.items() if value is not None}
         return self.put({**stored, "metadata": {**stored["metadata"], "annotations": annotations}})
