@@ -67,6 +67,7 @@ from secret_manager_controller.providers.budget import SHARED_BUDGETS
 from secret_manager_controller.reconcile import NoPolicies, Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.render.sandbox import Limits
 from secret_manager_controller.sources.argocd import ArgoSource
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
@@ -166,12 +167,14 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             repositories=repositories,
             cache=snapshots,
         )
+        limits = Limits(memory=settings.kustomize_memory)
+        kustomize = Kustomize(decryptor, binary=settings.kustomize_binary, limits=limits)
         reconciler = Reconciler(
             source=SourceOfKind({SourceKind.APPLICATION: argo}, default=flux),
             keys=keys,
             stores=stores,
             owners=ClusterOwners(kube, cluster),
-            renderer=Renderer(decryptor, Kustomize(decryptor, binary=settings.kustomize_binary)),
+            renderer=Renderer(decryptor, kustomize),
             cluster=cluster,
             tenancy=tenancy_of(settings, os.environ),
             policies=book if isolated else NoPolicies(),

@@ -16,6 +16,7 @@ from secret_manager_controller import kube
 from secret_manager_controller.errors import foreign
 from secret_manager_controller.providers import calls
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY
+from secret_manager_controller.render.sandbox import Limits
 from secret_manager_controller.tenancy import Mode
 from secret_manager_controller.unwrapping import AllowedKeys
 
@@ -53,6 +54,7 @@ class Settings:
             are under way.
         kms_keys: `SOPS_KMS_KEYS`: the keys that may unwrap SOPS data keys, separated by commas; one that only the
             objects of a namespace may use is `namespace=key`.
+        kustomize_memory: `KUSTOMIZE_MEMORY_MIB`: bytes of data that a build may use.
         kustomize_binary: `KUSTOMIZE_BINARY`: a path, or a name on PATH.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
         replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
@@ -77,6 +79,7 @@ class Settings:
     replica: str
     sharding: sharding.Settings
     kustomize_binary: str
+    kustomize_memory: int
     kms_keys: AllowedKeys
 
     @classmethod
@@ -100,6 +103,8 @@ class Settings:
             tenancy_mode=_mode(env),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
+            kustomize_memory=int(_number(env, "KUSTOMIZE_MEMORY_MIB", Limits().memory >> 20, least=128, most=8192))
+            << 20,
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
             kms_keys=_kms_keys(env.get("SOPS_KMS_KEYS") or ""),
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),

@@ -57,6 +57,12 @@ def limit(memory: int, cpu_seconds: int) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
+def die_first() -> None:
+    """Where the kernel has to end a process for want of memory, let it be this one."""
+    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - pathlib costs a start 10 ms.
+        file.write("1000")
+
+
 def die_with_parent() -> None:
     """Let the kernel kill this process when the one that started it ends."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
@@ -87,6 +93,7 @@ def main(arguments: list[str]) -> int:
     memory, cpu_seconds, program, *rest = arguments
     try:
         die_with_parent()
+        die_first()
         confine()
         limit(int(memory), int(cpu_seconds))
     except Exception as error:  # noqa: BLE001 - whatever it is: without the sandbox nothing is started.

@@ -13,8 +13,8 @@ from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.protocol import Tree
 from secret_manager_controller.render.raw import RawInputs, gather_raw, render_raw
 
-CONCURRENT_BUILDS = 4
-"""At a time; each may use `sandbox.Limits.memory`, and more than there are processors gain nothing."""
+CONCURRENT_BUILDS = 2
+"""At a time; each may use `sandbox.Limits.memory`, which counts towards the pod's limit."""
 
 _KMS_SIGNS = (b"kms", b"azure_kv", b"hc_vault")
 """What the metadata of a file with such a recipient has somewhere: most files have none, and are not parsed twice."""

@@ -40,7 +40,7 @@ def test_nothing_is_inherited(attempt, monkeypatch, tmp_path):
         os.set_inheritable(file.fileno(), True)
         code = "import os; print(sorted(os.environ)); print(len(os.listdir('/proc/self/fd')))"
         # Three pipes, and the descriptor that lists them.
-        expected = b"['GOMAXPROCS', 'GOTRACEBACK', 'HOME', 'LC_ALL']\n4\n"
+        expected = b"['GOMAXPROCS', 'GOMEMLIMIT', 'GOTRACEBACK', 'HOME', 'LC_ALL']\n4\n"
         assert attempt(code).output == expected
 
 
@@ -134,3 +134,7 @@ def test_a_program_that_is_not_there_is_told_apart(tmp_path):
 
 def test_what_it_wrote_is_not_printed(attempt):
     assert "canary" not in repr(attempt("import sys; print('canary'); sys.stderr.write('canary')"))
+
+
+def test_the_kernel_would_end_it_before_the_controller(attempt):
+    assert attempt("print(open('/proc/self/oom_score_adj').read())").output.strip() == b"1000"
