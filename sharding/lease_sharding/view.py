@@ -96,8 +96,10 @@ class View:
             member = self._names.member_of(name)
             if member is not None:
                 record = session_record(member, observation.lease)
-                sessions[member] = view_session(record, observation.seen, now=now, duration=self._duration)
                 self._longest = max(self._longest, record.duration or 0)
+                # Whoever edited the Lease may have hidden how long its member's session is.
+                least = self._duration if record.duration is not None else self._longest
+                sessions[member] = view_session(record, observation.seen, now=now, duration=least)
         claims = tuple(self._claim(shard, sessions, now, myself) for shard in range(self._names.shards))
         return Situation(now, sessions, claims)
 

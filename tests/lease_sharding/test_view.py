@@ -112,6 +112,15 @@ def test_what_is_uncertain_is_waited_out_for_the_longest_session_of_anybody():
     assert view.look(100.0, ME).claims[1].claimable == 160.0
 
 
+def test_an_edit_does_not_shorten_a_session_that_was_longer_than_ours():
+    view = a_view()
+    view.put(at(session(duration=60), 5), 100.0)
+    view.look(100.0, ME)
+    view.put(at(dataclasses.replace(session(duration=60), duration=1), 6), 101.0)
+    assert view.look(160.9, ME).sessions["a"].state is SessionState.LIVE
+    assert view.look(161.0, ME).sessions["a"].state is SessionState.LAPSED
+
+
 def test_a_claim_that_is_edited_again_is_waited_out_anew():
     view = a_view()
     for version, now in ((4, 100.0), (5, 107.0)):
