@@ -172,6 +172,19 @@ def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequenc
     )
 
 
+def check_telemetry(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> None:
+    """Refuse to send an object's traces where no grant allows it; see `authorize` for the arguments.
+
+    Of its own, since an object's traces begin before the rest of it is decided, and tell of a denial too.
+
+    Raises:
+        AccessDenied: names the host and the grant that is missing.
+    """
+    for one in explain(spec, namespace=namespace, tenancy=tenancy, policies=policies):
+        if one.missing is not None and one.field.startswith("spec.otel"):
+            raise AccessDenied(f"{one.field} names {one.target}, and {one.missing}")
+
+
 def explain(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> tuple[Decision, ...]:
     """Decide every reference of a spec; see `authorize` for the arguments."""
     decisions = (

@@ -12,6 +12,7 @@ from secret_manager_controller.tenancy import (
     SourceGrant,
     Tenancy,
     authorize,
+    check_telemetry,
     explain,
 )
 
@@ -211,6 +212,16 @@ def test_a_foreign_reference_is_denied_with_the_grant_that_is_missing_and_allowe
         assert told in caught.value.message
         assert missing in caught.value.message
     isolated(declared, NARROW, policy(**grant))
+
+
+def test_traces_are_held_back_on_their_own_before_the_rest_is_decided():
+    declared = spec(source=FOREIGN, otel={"type": "Otlp", "endpoint": "http://collector.example:4317"})
+    tenancy = Tenancy(controller_namespace=CONTROLLER, mode=Mode.ISOLATED)
+    with pytest.raises(AccessDenied, match=r"^spec\.otel\.endpoint names host collector\.example"):
+        check_telemetry(declared, namespace="team-a", tenancy=tenancy)
+    granted = policy(telemetryHosts=["collector.example"])
+    check_telemetry(declared, namespace="team-a", tenancy=tenancy, policies=[granted])
+    check_telemetry(spec(source=FOREIGN), namespace="team-a", tenancy=tenancy)
 
 
 def test_every_denied_reference_is_told_at_once():

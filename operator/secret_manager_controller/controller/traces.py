@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ TRACES_PATH: Final = "/v1/traces"
 SERVICE_NAME: Final = "secret-manager-controller"
 
 Environment = Mapping[str, str]
+CheckGranted = Callable[[Spec, str], Awaitable[None]]
 
 
 class Traces(Protocol):
@@ -47,18 +48,22 @@ class NoTraces:
 class ObjectTraces:
     """`Traces` by `spec.otel`."""
 
-    def __init__(self, tracers: Tracers, reader: SecretReader, environment: Environment) -> None:
+    def __init__(
+        self, tracers: Tracers, reader: SecretReader, environment: Environment, *, check: CheckGranted
+    ) -> None:
         """Make it.
 
         Args:
             tracers: where tracers come from.
             reader: reads the Secrets with headers, keys and certificates.
+            check: raises AccessDenied where an object's traces may not go where its spec says.
             environment: the `OTEL_*` variables, for objects without a block of their own, and `DD_AGENT_HOST`.
 
         Raises:
             ValueError: a variable holds what cannot be used.
         """
         self._tracers = tracers
+        self._check = check
         self._reader = reader
         self._agent = environment.get("DD_AGENT_HOST") or "localhost"
         self._default = default_settings(environment)
@@ -67,7 +72,10 @@ class ObjectTraces:
     async def tracer(self, key: str, spec: Spec, *, namespace: str) -> Tracer:
         """Return an object's tracer; where its traces cannot go anywhere that is logged, and costs nothing else."""
         try:
-            settings = self._default if spec.otel is None else await self._settings(spec.otel, namespace)
+            settings: TraceSettings | None = self._default
+            if spec.otel is not None:
+                await self._check(spec, namespace)
+                settings = await self._settings(spec.otel, namespace)
         except ControllerError as error:
             if self._failing.get(key) != error.message:
                 self._failing[key] = error.message

@@ -10,6 +10,7 @@ from secret_manager_controller import __version__
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.controller.trace_metrics import TraceCollector
 from secret_manager_controller.controller.traces import ObjectTraces, default_settings, destination_of
+from secret_manager_controller.errors import AccessDenied
 from secret_manager_controller.kube import SECRETS, KubeError
 from secret_manager_controller.model.spec import parse_spec
 
@@ -30,9 +31,14 @@ class Bench:
     def __init__(self, kube, **environment):
         self.kube = kube
         self.now = 0.0
+        self.denied = None
         self.tracers = Tracers(lambda destination: Closed())
         self.reader = SecretReader(kube, clock=lambda: self.now)
-        self.traces = ObjectTraces(self.tracers, self.reader, environment)
+        self.traces = ObjectTraces(self.tracers, self.reader, environment, check=self.check)
+
+    async def check(self, spec, namespace):
+        if self.denied:
+            raise AccessDenied(self.denied)
 
     async def settings(self, otel=None, key="team-a/idam"):
         """Return the settings that an object with that block gets, None for none."""
@@ -224,3 +230,12 @@ async def test_what_became_of_spans_is_counted(bench):
         ("secret_manager_trace_destinations",): 1,
         ("secret_manager_trace_destinations_refused_total",): 0,
     }
+
+
+async def test_where_no_grant_allows_it_nothing_is_sent_and_no_secret_is_read(bench):
+    bench.denied = "spec.otel.endpoint names host otel"
+    otel = {"type": "Otlp", "endpoint": "http://otel:4317", "headersSecretRef": {"name": "headers"}}
+    assert await bench.settings(otel) is None
+    assert bench.kube.requests == []
+    bench.denied = None
+    assert await bench.settings({"type": "Otlp", "endpoint": "http://otel:4317"}) is not None
