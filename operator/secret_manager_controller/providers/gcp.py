@@ -12,8 +12,7 @@ overwrite it.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from lease_sharding.fence import Fence
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
@@ -23,7 +22,7 @@ from secret_manager_controller.model.secret import SecretName, Version
 from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
 from secret_manager_controller.providers.gcp_api import Message
-from secret_manager_controller.providers.gcp_client import LIST_PAGE, GcpClient, Outcome, name_of, number_of
+from secret_manager_controller.providers.gcp_client import GcpClient, Outcome, name_of, number_of
 from secret_manager_controller.providers.gcp_declared import Declared
 from secret_manager_controller.providers.gcp_errors import EXISTS, NOT_FOUND, PRECONDITION, TIMED_OUT, GcpRefusal
 from secret_manager_controller.providers.gcp_kms import GcpKms
@@ -38,16 +37,10 @@ from secret_manager_controller.providers.gcp_login import (
     GcpQuotas,
     GcpReplication,
 )
-from secret_manager_controller.providers.gcp_looks import VersionLooks
-from secret_manager_controller.providers.gcp_marks import (
-    WRITE_ANNOTATION,
-    annotations_of,
-    filter_of,
-    labels_of,
-    mark_of,
-)
+from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
+from secret_manager_controller.providers.gcp_project import SHARED_PROJECTS, GcpProject
 from secret_manager_controller.providers.gcp_retention import retire
-from secret_manager_controller.providers.listing import Listing
+from secret_manager_controller.providers.lending import Lender
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
 
@@ -85,6 +78,7 @@ class GcpProvider:
         budgets: shared by all who use the project.
         on_call: told of every request.
         retries: how often a request is made.
+        shared: lends requests, listings and what is known to all who use the project with this login.
     """
 
     def __init__(
@@ -101,26 +95,28 @@ class GcpProvider:
         budgets: Budgets = SHARED_BUDGETS,
         on_call: CallObserver = unobserved,
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
+        shared: Lender[GcpProject] = SHARED_PROJECTS,
     ) -> None:
-        self._client = GcpClient(
-            project=project,
-            location=location,
-            login=login,
-            endpoints=endpoints,
-            quotas=quotas,
-            budgets=budgets,
-            on_call=on_call,
-            retries=retries,
-        )
+        def make() -> GcpProject:
+            client = GcpClient(
+                project=project,
+                location=location,
+                login=login,
+                endpoints=endpoints,
+                quotas=quotas,
+                budgets=budgets,
+                on_call=on_call,
+                retries=retries,
+            )
+            return GcpProject(client)
+
         self._declared = Declared(labels=labels, replication=replication, regional=location is not None)
         self._keep_versions = keep_versions
-        self._listing = Listing(self._list, page=LIST_PAGE)
-        self._looks = VersionLooks(self._newest)
-        # The etags that passes saw, and those that our last finished writes left: a listing may be older than they are.
-        self._etags: dict[SecretName, str] = {}
-        self._own_etags: dict[SecretName, str] = {}
-        # Tells our own claim, whose answer was lost, from the same write of another member.
-        self._writer = secrets.token_hex(4)
+        self._lender, self._left = shared, False
+        self._key = (project, location, login, endpoints, quotas, budgets, on_call, retries)
+        self._project = shared.enter(self._key, make)
+        self._client, self._listing = self._project.client, self._project.listing
+        self._looks = self._project.looks
 
     async def observe(
         self, names: Collection[SecretName], *, mark: OwnerMark, since: float | None = None
@@ -139,14 +135,14 @@ class GcpProvider:
         }
         missing = wanted - found.keys()
         found |= {name: secret for secret in await self._unlisted(missing) if (name := name_of(secret)) in missing}
-        self._etags |= {name: str(secret.etag) for name, secret in found.items()}
+        self._project.etags |= {name: str(secret.etag) for name, secret in found.items()}
         seen = await self._looks.of(found)
         return ObservedState({name: self._remote(secret, seen[name].version) for name, secret in found.items()})
 
     async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:
         """Read current values, one a request; see `Provider.read`."""
         names = [remote.name for remote in secrets]
-        values = await together(self._value(name) for name in names)
+        values = await together(map(self._project.value, names))
         return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
     async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
@@ -192,7 +188,7 @@ class GcpProvider:
             raise self._changed(name)
         claim = self._claim(secret, number, mark, revision)
         ours = _claimed(held, claim)
-        if not ours and held.etag not in {self._etags.get(name, held.etag), self._own_etags.get(name)}:
+        if not ours and held.etag not in {self._project.etags.get(name, held.etag), self._project.own_etags.get(name)}:
             raise self._changed(name)
         following = await self._following(name, number)
         if following is not None:
@@ -216,7 +212,7 @@ class GcpProvider:
         if held is None or _mark_of(held) not in {mark, current.mark}:
             raise self._changed(current.name)
         if _mark_of(held) != mark or self._declared.differs(held):
-            self._own_etags[current.name] = await self._mark(held, mark, fence)
+            self._project.own_etags[current.name] = await self._mark(held, mark, fence)
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
         """Delete a secret for good; see `Provider.delete`.
@@ -240,9 +236,7 @@ class GcpProvider:
                 )
             if isinstance(outcome, GcpRefusal) and outcome.code == PRECONDITION:
                 raise self._changed(name)
-        self._etags.pop(name, None)
-        self._own_etags.pop(name, None)
-        self._looks.forget(name)
+        self._project.forget(name)
 
     @property
     def key_service(self) -> GcpKms:
@@ -250,41 +244,19 @@ class GcpProvider:
         return self._client.kms
 
     async def aclose(self) -> None:
-        """Wait for requests under way, then end threads and the connection."""
-        await self._listing.aclose()
-        await self._client.aclose()
+        """Give back what is shared; the last one waits for requests under way and ends the connection."""
+        if not self._left:
+            self._left = True
+            await self._lender.leave(self._key)
 
     def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
         return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._declared.differs(secret))
-
-    async def _list(self, cluster: str | None, owner: str | None) -> Sequence[Message]:
-        return await self._client.secrets("" if cluster is None else filter_of(cluster, owner))
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""
         if len(names) > FEW_NAMES:
             return await self._listing.everything()
         return [secret for secret in await together(map(self._client.secret, names)) if secret is not None]
-
-    async def _newest(self, name: SecretName, within: float) -> tuple[int, bool]:
-        """Look up the newest version; what `latest` is may be out of date, a version's number is not."""
-        number, enabled = await self._client.state(name, within=within, urgent=False)
-        known = self._looks.number(name)
-        if number < known:
-            by_number = await self._client.state(name, str(known), within=within, urgent=False)
-            if by_number[0]:
-                return by_number
-        return number, enabled
-
-    async def _value(self, name: SecretName) -> RemoteValue | None:
-        value, known = await self._client.value(name), self._looks.number(name)
-        if isinstance(value, RemoteValue) and int(value.version) < known:
-            by_number = await self._client.value(name, str(known))
-            value = value if isinstance(by_number, GcpRefusal) and by_number.code == NOT_FOUND else by_number
-        if isinstance(value, GcpRefusal):
-            return None
-        self._looks.note(name, int(value.version))
-        return value
 
     async def _following(self, name: SecretName, number: int) -> RemoteValue | None:
         """Return the newest version after `number`, or None where that is the newest.
@@ -355,7 +327,7 @@ class GcpProvider:
                 raise self._client.told(outcome, "AddSecretVersion", name)
         elif not isinstance(outcome, RemoteValue):
             number = number_of(outcome.name)
-        self._own_etags[name] = etag
+        self._project.own_etags[name] = etag
         return self._wrote(name, number)
 
     def _wrote(self, name: SecretName, number: int) -> Version:
@@ -370,7 +342,7 @@ class GcpProvider:
 
     def _claim(self, secret: DesiredSecret, number: int, mark: OwnerMark, revision: str) -> str:
         identity = write_id(secret, previous=str(number), mark=mark, revision=revision)
-        return f"{identity}.{self._writer}"
+        return f"{identity}.{self._project.writer}"
 
 
 def _mark_of(secret: Message) -> OwnerMark | None:

@@ -12,8 +12,10 @@ from secret_manager_controller.errors import ControllerError, PermanentError, Re
 from secret_manager_controller.model.observed import OwnerMark, RemoteSecret
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers import gcp_api, gcp_client
+from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.gcp import GcpReplication
 from secret_manager_controller.providers.gcp_marks import OWNER_ANNOTATION, WRITE_ANNOTATION, annotations_of, labels_of
+from secret_manager_controller.providers.lending import Lender
 from secret_manager_controller.testing.contract_subject import ME, NEIGHBOUR, REVISION, CountingFence, desired
 
 FENCE = SoleMemberFence()
@@ -85,6 +87,22 @@ class TestRequests:
         observed = await gcp_provider.observe(self.NAMES, mark=ME)
         await gcp_provider.delete(observed.secrets["s-000"], fence=FENCE)
         assert counted(gcp) == {"ListSecrets": 1, "GetSecretVersion": 100, "GetSecret": 1, "DeleteSecret": 1}
+
+    async def test_objects_that_declare_different_things_share_a_login_and_a_listing(self, gcp, make_gcp):
+        shared = {"budgets": Budgets(), "shared": Lender()}
+        providers = [make_gcp(labels={"team": str(number)}, **shared) for number in range(20)]
+        marks = [replace(ME, owner=f"team-a/app-{number}") for number in range(20)]
+        await asyncio.gather(*(each.observe([], mark=mark) for each, mark in zip(providers, marks, strict=True)))
+        assert Counter(call.operation for call in gcp.calls()) == {"JwtBearer": 1, "ListSecrets": 1}
+
+    async def test_what_is_shared_works_until_the_last_has_left(self, gcp, make_gcp):
+        shared = {"budgets": Budgets(), "shared": Lender()}
+        first, second = make_gcp(**shared), make_gcp(labels={"team": "a"}, **shared)
+        await first.aclose()
+        await second.observe([], mark=ME)
+        await second.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await second.read([RemoteSecret(A, None, ME)])
 
     async def test_objects_that_look_at_the_same_time_share_listings(self, gcp, gcp_provider):
         marks = [replace(ME, owner=f"team-a/app-{number}") for number in range(30)]
