@@ -32,7 +32,7 @@ from secret_manager_controller.providers.azure_login import (
     AzureLogin,
 )
 from secret_manager_controller.providers.azure_marks import Seen, tags_of
-from secret_manager_controller.providers.azure_shared import SHARED_VAULTS, SharedVaults
+from secret_manager_controller.providers.azure_shared import SHARED_VAULTS, SharedVault, SharedVaults
 from secret_manager_controller.providers.azure_vault import AzureQuotas, VaultClient
 from secret_manager_controller.providers.budget import SHARED_BUDGETS, Budgets
 from secret_manager_controller.providers.calls import RetryPolicy, together, unobserved
@@ -84,8 +84,8 @@ class AzureProvider:
         retries: RetryPolicy = RetryPolicy(),  # noqa: B008 - it is frozen.
         shared: SharedVaults = SHARED_VAULTS,
     ) -> None:
-        def make() -> VaultClient:
-            return VaultClient(
+        def make() -> SharedVault:
+            client = VaultClient(
                 vault=vault,
                 login=login,
                 endpoints=endpoints,
@@ -94,6 +94,7 @@ class AzureProvider:
                 on_call=on_call,
                 retries=retries,
             )
+            return SharedVault(client)
 
         self._declared = declared
         self._lender, self._left = shared, False

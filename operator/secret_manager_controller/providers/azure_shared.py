@@ -6,12 +6,13 @@ Their providers differ in what the objects declare beside values, and in nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from weakref import WeakValueDictionary
 
 from secret_manager_controller.providers.azure_listing import VaultListing
 from secret_manager_controller.providers.azure_marks import Seen
 from secret_manager_controller.providers.azure_vault import VaultClient
+from secret_manager_controller.providers.lending import Lender
 
 
 class SharedVault:
@@ -47,25 +48,8 @@ class SharedVault:
         await self.client.aclose()
 
 
-class SharedVaults:
-    """The vaults that are in use, each made for the first who asks and closed with the last who leaves."""
-
-    def __init__(self) -> None:
-        self._used: dict[Hashable, tuple[SharedVault, int]] = {}
-
-    def enter(self, key: Hashable, make: Callable[[], VaultClient]) -> SharedVault:
-        """Return the vault of that key: its name, the login and all else that its requests depend on."""
-        vault, users = self._used.get(key) or (SharedVault(make()), 0)
-        self._used[key] = (vault, users + 1)
-        return vault
-
-    async def leave(self, key: Hashable) -> None:
-        """Give a vault back; the last one closes it."""
-        vault, users = self._used.pop(key)
-        if users > 1:
-            self._used[key] = (vault, users - 1)
-        else:
-            await vault.aclose()
+class SharedVaults(Lender[SharedVault]):
+    """The vaults that are in use, by name, login and all else that their requests depend on."""
 
 
 SHARED_VAULTS = SharedVaults()
