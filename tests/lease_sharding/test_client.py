@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lease_sharding.client import ApiServer, HttpLeaseClient
+from lease_sharding.client import ApiServer, HttpLeaseClient, _change
 from lease_sharding.errors import ApiError, Conflict
 from lease_sharding.leases import GROUP, Lease, Names, opened
 from lease_sharding.member import Member
@@ -190,3 +190,18 @@ async def test_a_member_alone_owns_everything_and_lets_go_in_the_end(real):
         assert handler.fences == {}
         assert [(await client.get(names.claim(shard))).holder for shard in range(4)] == [None] * 4
         assert await client.get(names.session("a")) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        ({"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}, 410),
+        ({"type": "BOOKMARK", "object": {}}, 0),
+        ({"type": "ADDED", "object": {"kind": "Lease"}}, 0),
+        ({}, 0),
+    ],
+)
+def test_an_event_that_tells_no_lease_breaks_the_watch(event, status):
+    with pytest.raises(ApiError) as broken:
+        _change(event)
+    assert broken.value.status == status

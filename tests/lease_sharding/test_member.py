@@ -1,10 +1,15 @@
 """One member, against the API server in memory and virtual time."""
 
+import asyncio
+import dataclasses
+
 import pytest
 
+from lease_sharding.errors import SettingsError, ShardCountMismatch
 from lease_sharding.fence import OwnershipLost
 from lease_sharding.leases import GROUP, SESSION, SHARD_COUNT, Names, is_sealed
 from lease_sharding.member import Member
+from lease_sharding.observe import SessionState
 from lease_sharding.settings import Settings
 from lease_sharding.testing import FakeLeaseClient, FakeLeaseServer, Network, VirtualLoop
 from lease_sharding.testing.recorder import Recorder
@@ -80,3 +85,123 @@ def test_the_next_member_takes_released_shards_without_waiting(stage):
     stage.loop.run_for(1)
     assert frozenset(range(4)) == second.owned
     assert second.counters.handovers == 4
+
+
+def settle(stage, *names):
+    members = [stage.member(name) for name in names]
+    stage.loop.run_for(SETTINGS.session_duration + 8)
+    return members
+
+
+def test_it_tells_fences_by_shard_and_by_key_and_refuses_those_of_others(stage):
+    a, b = settle(stage, "a", "b")
+    key = next(f"key-{number}" for number in range(99) if a.shard_of(f"key-{number}") in a.owned)
+    a.fence_for(key).check(1)
+    assert a.fence_for(key) is a.fence(a.shard_of(key)) is stage.handlers["a"].fences[a.shard_of(key)]
+    with pytest.raises(OwnershipLost, match=r"shard \d is not this member's"):
+        b.fence_for(key)
+
+
+def test_it_tells_the_group_as_it_sees_it(stage):
+    a, b = settle(stage, "a", "b")
+    for member in (a, b):
+        snapshot = member.snapshot()
+        assert [(row.name, row.state, row.share, row.owned) for row in snapshot.members] == [
+            ("a", SessionState.LIVE, 2, 2),
+            ("b", SessionState.LIVE, 2, 2),
+        ]
+        assert {row.shard for row in snapshot.shards if row.owner == "a"} == a.owned
+        assert snapshot.unowned == ()
+        assert member.overdue() == ()
+    assert a.owned | b.owned == set(range(4))
+
+
+def test_before_it_runs_it_owns_nothing_and_stops_at_once(stage):
+    client = FakeLeaseClient(stage.server, group="demo", writer="x", request_timeout=2)
+    member = Member(client=client, settings=SETTINGS, member="x", handler=Recorder(), clock=stage.loop.time)
+    assert (member.owned, member.session_id, member.overdue()) == (frozenset(), None, ())
+    with pytest.raises(OwnershipLost):
+        member.fence(0)
+    assert stage.stop(member) == ()
+
+
+@pytest.mark.parametrize("name", ["", "Not a name", "a" * 64, "a/b"])
+def test_a_name_that_no_lease_can_have_is_refused(stage, name):
+    with pytest.raises(SettingsError, match="is not a name"):
+        stage.member(name)
+
+
+def test_another_shard_count_is_refused_with_what_would_work(stage):
+    settle(stage, "a")
+    stage.member("b", settings=Settings(group="demo", shards=8))
+    stage.loop.run_for(5)
+    assert isinstance(stage.tasks["b"].exception(), ShardCountMismatch)
+    assert "Set the shard count to 4; or, to change it, stop every member" in str(stage.tasks["b"].exception())
+    assert stage.handlers["b"].told == []
+
+
+def test_a_handler_that_fails_ends_the_member_and_everything_it_holds(stage):
+    class Failing(Recorder):
+        def on_gained(self, shard, fence):
+            super().on_gained(shard, fence)
+            if shard == 2:
+                raise ValueError("out of order")
+
+    handler = Failing()
+    stage.member("a", handler=handler)
+    stage.loop.run_for(SETTINGS.session_duration + 5)
+    with pytest.raises(ValueError, match="out of order"):
+        stage.tasks["a"].result()
+    assert handler.fences == {}
+
+
+def test_a_stop_tells_which_shards_it_had_to_leave_to_lapse(stage):
+    class Hanging(Recorder):
+        async def drain(self, shard):
+            await super().drain(shard)
+            if shard == 1:
+                await asyncio.Event().wait()
+
+    member = stage.member("a", handler=Hanging())
+    stage.loop.run_for(SETTINGS.session_duration + 2)
+    assert stage.stop(member) == (1,)
+    holders = [stage.server.leases[NAMES.claim(shard)].holder for shard in range(4)]
+    assert holders == [None, "a", None, None]
+    assert stage.handlers["a"].fences == {}
+
+
+def test_an_api_server_that_refuses_everything_is_waited_for(stage):
+    stage.server.down = True
+    member = stage.member("a")
+    stage.loop.run_for(60)
+    assert member.owned == frozenset()
+    stage.server.down = False
+    stage.loop.run_for(SETTINGS.session_duration + 5)
+    assert member.owned == frozenset(range(4))
+
+
+@pytest.mark.parametrize("name", [NAMES.claim(1), NAMES.config])
+def test_a_lease_that_lost_its_label_gets_it_back(stage, name):
+    (member,) = settle(stage, "a")
+    stage.server.edit(name, lambda lease: dataclasses.replace(lease, labels={}))
+    stage.loop.run_for(3 * SETTINGS.session_duration)
+    assert stage.server.leases[name].labels[GROUP] == "demo"
+    assert member.owned == frozenset(range(4))
+
+
+def test_a_config_without_its_count_gets_it_back(stage):
+    settle(stage, "a")
+    stage.server.edit(NAMES.config, lambda lease: dataclasses.replace(lease, annotations={}))
+    stage.loop.run_for(10)
+    assert stage.server.leases[NAMES.config].annotations[SHARD_COUNT] == "4"
+
+
+def test_a_process_of_the_same_name_waits_for_the_other_ones_session(stage):
+    """Nothing tells whether the other one still acts."""
+    (first,) = settle(stage, "a")
+    stage.tasks["a"].cancel()
+    second = stage.member("a")
+    stage.loop.run_for(SETTINGS.session_duration - SETTINGS.renew_interval - 1)
+    assert (first.owned, second.owned) == (frozenset(), frozenset())
+    stage.loop.run_for(SETTINGS.renew_interval + 4)
+    assert second.owned == frozenset(range(4))
