@@ -294,7 +294,7 @@ def test_a_cluster_without_flux_works_and_flux_is_watched_once_it_is_there(bare)
         code, line = ended(controller)
     assert (code, line) == (
         1,
-        "secret-manager-controller: gitrepositories.source.toolkit.fluxcd.io was installed, and is watched after a restart",
+        "secret-manager-controller: gitrepositories.source.toolkit.fluxcd.io was installed or granted, and is watched after a restart",
     )
     assert tenant.values() == {"A": b"2"}
     with bare.controller():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from itertools import zip_longest
 
-from secret_manager_controller.kube import KubeClient, ResourcePath
+from secret_manager_controller.kube import KubeClient, KubeError, ResourcePath
 from secret_manager_controller.model.spec import SourceKind
 
 Kinds = Mapping[str, ResourcePath]
@@ -27,9 +29,10 @@ SOURCE_KINDS: Mapping[str, tuple[ResourcePath, ...]] = {
 
 
 async def served_kinds(kube: KubeClient) -> Kinds:
-    """Return the kinds of sources that the cluster serves, each where it is best read.
+    """Return the kinds of sources that the cluster serves and lets us list, each where it is best read.
 
-    One request a group and version, and none for an older version that nothing is missing from.
+    A kind that may not be listed is left out: a watch of it would be refused until the process gives up. One request a
+    group and version, none for an older version that nothing is missing from, and one a kind.
 
     Raises:
         KubeError: the API server refused or did not answer.
@@ -41,7 +44,18 @@ async def served_kinds(kube: KubeClient) -> Kinds:
             group: await _plurals(kube, *group) for group in sorted({(p.group, p.version) for p in wanted.values()})
         }
         served |= {k: place for k, place in wanted.items() if place.plural in plurals[(place.group, place.version)]}
-    return served
+    allowed = await asyncio.gather(*(_may_list(kube, place) for place in served.values()))
+    return {kind: place for (kind, place), listed in zip(served.items(), allowed, strict=True) if listed}
+
+
+async def _may_list(kube: KubeClient, place: ResourcePath) -> bool:
+    try:
+        await kube.get(f"{place.url()}?limit=1")
+    except KubeError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return False
+    return True
 
 
 async def _plurals(kube: KubeClient, group: str, version: str) -> frozenset[str]:

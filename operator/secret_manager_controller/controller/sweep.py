@@ -86,7 +86,7 @@ class Sweeper:
         served = await served_kinds(self._kube)
         for kind, path in served.items():
             if self._watched.get(kind) != path:
-                how = f"is served in {path.version} now" if kind in self._watched else "was installed"
+                how = f"is served in {path.version} now" if kind in self._watched else "was installed or granted"
                 raise KindInstalled(f"{path.plural}.{path.group} {how}, and is watched after a restart")
         for kind in tuple(self._watched):
             if kind in served:

@@ -237,13 +237,13 @@ async def test_a_kind_that_is_uninstalled_is_empty_and_asks_for_a_restart_once_i
     assert bench.queued() == ["team/a"]
     assert await bench.sweeper.sweep() == 0
     bench.serve("gitrepositories")
-    with pytest.raises(KindInstalled, match=r"gitrepositories.source.toolkit.fluxcd.io was installed"):
+    with pytest.raises(KindInstalled, match=r"gitrepositories.source.toolkit.fluxcd.io was installed or granted"):
         await bench.sweeper.sweep()
 
 
 async def test_a_kind_that_comes_later_or_moves_asks_for_a_restart(bench):
     bench.serve("gitrepositories", "buckets")
-    with pytest.raises(KindInstalled, match=r"buckets.source.toolkit.fluxcd.io was installed"):
+    with pytest.raises(KindInstalled, match=r"buckets.source.toolkit.fluxcd.io was installed or granted"):
         await bench.sweeper.sweep()
     bench.serve()
     bench.serve("gitrepositories", version="v1beta2")

@@ -34,6 +34,20 @@ async def test_a_cluster_without_flux_serves_none(kube):
     assert await served_kinds(kube) == {}
 
 
+async def test_a_kind_that_may_not_be_listed_is_left_out(kube):
+    """Its watch would be refused, and kopf would end the process after a minute; the chart grants what is switched on."""
+
+    def refuse(verb, path):
+        if path.startswith("/apis/argoproj.io/v1alpha1/applications"):
+            raise KubeError(403, "forbidden")
+
+    serve(kube, f"{FLUX}/v1", "gitrepositories")
+    serve(kube, "/apis/argoproj.io/v1alpha1", "applications", "appprojects")
+    assert set(await served_kinds(kube)) == {"GitRepository", "Application"}
+    kube.refuse = refuse
+    assert set(await served_kinds(kube)) == {"GitRepository"}
+
+
 async def test_an_api_server_that_fails_is_not_taken_for_one_without_the_kinds(kube):
     def refuse(verb, path):
         raise KubeError(503, "unavailable")
