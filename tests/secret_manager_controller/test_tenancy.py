@@ -63,6 +63,11 @@ def test_without_references_everything_is_of_the_objects_own_namespace():
     )
 
 
+def test_a_git_login_is_of_the_objects_own_namespace():
+    source = {"kind": "Application", "namespace": "argocd", "gitCredentials": {"secretName": "login", "namespace": "x"}}
+    assert shared(spec(source=source)).source.git_credentials == SecretGrant("team-a", "login")
+
+
 def test_mode_shared_grants_every_reference_and_every_name():
     otel = {"type": "Otlp", "endpoint": "http://collector:4317"}
     grants = shared(spec(source=FOREIGN, provider=ELSEWHERE, otel=otel))
