@@ -31,8 +31,8 @@ LABEL org.opencontainers.image.title="secret-manager-controller" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# gpg unwraps PGP data keys; git and ssh fetch what Argo CD's Applications name.
-RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git gpg gpg-agent openssh-client && rm -rf /var/lib/apt/lists/*
+# gpg unwraps PGP data keys; git and ssh fetch what Argo CD's Applications name; libseccomp confines kustomize.
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git gpg gpg-agent libseccomp2 openssh-client && rm -rf /var/lib/apt/lists/*
 COPY --from=kustomize /out/kustomize /usr/local/bin/kustomize
 COPY --from=python /opt/smc /opt/smc
 ENV PATH=/opt/smc/bin:/usr/local/bin:/usr/bin:/bin \

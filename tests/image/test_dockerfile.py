@@ -80,7 +80,7 @@ def test_the_container_is_nobody_and_takes_no_code_from_where_it_stands():
 
 def test_what_the_programs_are_called_for_is_installed():
     installed = FINAL.all("RUN")[0].split()
-    assert {"git", "gpg", "gpg-agent", "openssh-client", "ca-certificates"} <= set(installed)
+    assert {"git", "gpg", "gpg-agent", "libseccomp2", "openssh-client", "ca-certificates"} <= set(installed)
     assert "--no-install-recommends" in installed
 
 
