@@ -106,6 +106,13 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_every_proof_of_the_threat_model_exists():
+    proofs = re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "threat-model.md").read_text())
+    assert len(proofs) > 15
+    for proof in proofs:
+        assert (ROOT / proof).exists(), proof
+
+
 def test_nothing_names_a_host_of_a_registry_or_a_path_of_this_machine():
     for path in (*ROOT.glob("requirements/*"), *ROOT.glob("tools/**/*"), ROOT / "Makefile", ROOT / "pyproject.toml"):
         if path.is_file():

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from secret_manager_controller.cli.main import cli
 from secret_manager_controller.kube import SECRET_MANAGER_POLICIES
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
@@ -192,3 +194,22 @@ def test_what_the_controller_can_do_is_what_the_golden_file_says(stack):
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text)
     assert text == GOLDEN.read_text()
+
+
+def test_the_role_that_msmctl_check_prints_is_the_one_that_was_missing(stack):
+    tenant = Tenant(stack, "checked")
+    tenant.apply()
+    arguments = ["check", "--namespace", tenant.namespace, "--kubeconfig", str(stack.plane.kubeconfig())]
+    missing = CliRunner().invoke(cli, arguments)
+    assert missing.exit_code == 1
+    manifests = list(yaml.safe_load_all(missing.stdout))
+    assert manifests[0]["rules"][0]["resourceNames"] == [
+        "aws-credentials",
+        "gpg-key",
+        "sops-gpg-key",
+        "sops-private-key",
+    ]
+    for manifest in manifests:
+        stack.apply(manifest)
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    tenant.remove()

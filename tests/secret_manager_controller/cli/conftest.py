@@ -55,6 +55,8 @@ class FakeApiServer:
         leases: what a listing of the Leases in microscaler-system shows.
         policies: the SecretManagerPolicies.
         namespaces: the labels of namespaces.
+        groups: further API groups that are served.
+        readable: the Secrets that anybody asked about may read, by namespace and name.
         requests: method and path of each request.
         forbidden: verbs that are refused with 403.
         installed: whether the CRD is there.
@@ -66,6 +68,8 @@ class FakeApiServer:
         self.leases = []
         self.requests = []
         self.policies = []
+        self.groups = set()
+        self.readable = set()
         self.namespaces = {}
         self.forbidden = set()
         self.installed = True
@@ -122,7 +126,7 @@ class FakeApiServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names.
+            do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names.
 
         return Handler
 
@@ -135,7 +139,14 @@ class FakeApiServer:
         if url.path.startswith("/api/v1/namespaces/"):
             name = url.path.rpartition("/")[2]
             return {"metadata": {"name": name, "labels": self.namespaces.get(name, {})}}
-        if url.path.endswith("/secretmanagerpolicies"):
+        if url.path.endswith("/subjectaccessreviews"):
+            if "review" in self.forbidden:
+                raise RefusedError(403, "subjectaccessreviews is forbidden")
+            attributes = body["spec"]["resourceAttributes"]
+            return {"status": {"allowed": (attributes["namespace"], attributes["name"]) in self.readable}}
+        if url.path.removeprefix("/apis/") in self.groups:
+            return {"kind": "APIGroup"}
+        if url.path.endswith("/secretmanagerpolicies") and self.installed:
             if "list policies" in self.forbidden:
                 raise RefusedError(403, "secretmanagerpolicies is forbidden")
             return {"metadata": {}, "items": self.policies}

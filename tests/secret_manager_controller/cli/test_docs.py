@@ -43,6 +43,8 @@ def world(api, clock, replicas, store, worktree, reference_object, tmp_path, mon
         api.put(reference_object)
     grants = {"namespaces": {"names": ["pricewhisperer"]}, "sources": [{"namespace": "flux-system", "name": "x"}]}
     grants["sources"][0]["name"] = reference_object["spec"]["sourceRef"]["name"]
+    api.groups = {"source.toolkit.fluxcd.io"}
+    api.readable = {("pricewhisperer", name) for name in ("sops-private-key", "sops-gpg-key", "gpg-key")}
     api.policies = [{"metadata": {"name": "pricewhisperer"}, "spec": grants}]
     replicas({"smc-7d9f-kx2lp": [0, 1], "smc-7d9f-vq8rn": [2, 3]})
     clock.at(25, lambda: api.put(reference_object))
