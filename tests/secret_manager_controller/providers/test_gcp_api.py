@@ -163,9 +163,8 @@ class TestThreads:
             gcp.put_by_hand(f"s-{number}", b"v")
         names = [SecretName(f"s-{number}") for number in range(5)]
         for _ in range(5):
-            child = asyncio.create_subprocess_exec("/bin/true", preexec_fn=lambda: None)
-            _, process = await asyncio.gather(gcp_provider.observe(names, mark=ME), child)
-            assert await process.wait() == 0
+            child = asyncio.to_thread(subprocess.run, ["/bin/true"], preexec_fn=lambda: None, check=True)
+            await asyncio.gather(gcp_provider.observe(names, mark=ME), child)
 
 
 class TestIsolation:
