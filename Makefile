@@ -12,7 +12,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale bench-monorepo clean
+.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale bench-monorepo clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Man
 
 test: $(READY) parts ## Run all tests.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=
+
+e2e: $(READY) parts ## Run the tests on real processes: installed from the chart, replicas, tenants, attacks.
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/e2e tests/helm tests/image
 
 unit: $(READY) ## Run the tests that need no real part: within a minute.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not real'
