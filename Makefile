@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
-TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds
+TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller
 DEMO_PARTS := etcd kube-apiserver kustomize flux-crds
 WORKERS ?= auto
 # What chooses moments and victims in `make chaos`; the same seed chooses the same. SCHEDULES are of the simulation.

@@ -144,10 +144,13 @@ def installed(name: str, pin: Binary) -> Path | None:
 
 
 def version_of(binary: Path, pin: Binary) -> str:
-    """Return the version that a binary reports, without a leading `v`."""
+    """Return the version that a binary reports, or was built from if it reports none, without a leading `v`."""
+    command, version = [binary.absolute(), *pin.probe], r"(\d+\.\d+\.\d+(?:[-+][\w.+-]*)?)"
+    if not pin.probe:
+        command, version = [toolchain(), "version", "-m", binary.absolute()], rf"\t{re.escape(pin.package)}\tv{version}"
     try:
         answer = subprocess.run(
-            [binary.absolute(), *pin.probe],
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PROBE_TIMEOUT,
@@ -155,8 +158,8 @@ def version_of(binary: Path, pin: Binary) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return UNKNOWN_VERSION
-    found = re.search(r"\d+\.\d+\.\d+(?:[-+][\w.+-]*)?", answer.stdout.decode(errors="replace"))
-    return found.group() if found else UNKNOWN_VERSION
+    found = re.search(version, answer.stdout.decode(errors="replace"))
+    return found[1] if found else UNKNOWN_VERSION
 
 
 def cache() -> Path:

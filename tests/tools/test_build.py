@@ -337,7 +337,7 @@ class TestPins:
         missing = [n for n in build.read_pins() for f in ("go.mod", "go.sum") if not (TOOLS / n / f).is_file()]
         assert missing == []
 
-    @pytest.mark.parametrize("name", ["etcd", "kube-apiserver", "kustomize", "sops"])
+    @pytest.mark.parametrize("name", ["etcd", "kube-apiserver", "kustomize", "sops", "source-controller"])
     def test_a_binary_is_built_from_the_pinned_version(self, build: ModuleType, name: str) -> None:
         pin = build.read_pins()[name]
         assert f"\ntool {pin.package}\n" in (TOOLS / name / "go.mod").read_text()
