@@ -13,6 +13,7 @@ from lease_sharding.observe import SessionState
 from lease_sharding.settings import Settings
 from lease_sharding.testing import FakeLeaseClient, FakeLeaseServer, Network, VirtualLoop
 from lease_sharding.testing.recorder import Recorder
+from lease_sharding.view import View
 
 SETTINGS = Settings(group="demo", shards=4)
 NAMES = Names("demo", 4)
@@ -205,3 +206,15 @@ def test_a_process_of_the_same_name_waits_for_the_other_ones_session(stage):
     assert (first.owned, second.owned) == (frozenset(), frozenset())
     stage.loop.run_for(SETTINGS.renew_interval + 4)
     assert second.owned == frozenset(range(4))
+
+
+def test_many_changes_are_looked_at_together(stage, monkeypatch):
+    """Else hundreds of claims that are made and written would each cost a look at hundreds of claims."""
+    looks = []
+    look = View.look
+    monkeypatch.setattr(View, "look", lambda self, *arguments: (looks.append(1), look(self, *arguments))[1])
+    member = stage.member("a", settings=Settings(group="demo", shards=256))
+    stage.loop.run_for(SETTINGS.session_duration + 5)
+    assert len(member.owned) == 256
+    assert member.counters.writes > 512
+    assert len(looks) < 256
