@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pyrage
 import pytest
 
 from secret_manager_controller.decrypt import Decryptor, Format, KeyRing, age, openpgp, pgp
-from secret_manager_controller.decrypt.datakey import MAX_GPG_RUNS, DataKeyCache, DataKeys
+from secret_manager_controller.decrypt.datakey import MAX_GPG_RUNS, DataKeyCache, DataKeys, needed_of_kms
 from secret_manager_controller.decrypt.metadata import Metadata, WrappedKey
 from secret_manager_controller.decrypt.refusal import RefusedError
 from secret_manager_controller.decrypt.rules import Rule
@@ -286,3 +287,59 @@ def test_a_data_key_may_be_anything_but_used_as_one_only(forge: Any, refused: An
     assert isinstance(error, PermanentError)
     assert not isinstance(error, RetryableError)
     assert "not one of AES-256" in error.message
+
+
+# What a KMS is asked for.
+
+KMS = WrappedKey("kms", "arn:aws:kms:eu-central-1:1:key/2", "wrapped by aws")
+GCP = WrappedKey("gcp_kms", "projects/p/…", "wrapped by google")
+PLUGIN = WrappedKey("future_kms", "", "wrapped by somebody")
+
+
+def test_a_kms_is_needed_where_no_key_at_hand_is_named(forge: Any, identities: list[Any]) -> None:
+    file = metadata([KMS, for_age(forge, identities[0]), GCP, PLUGIN])
+    assert needed_of_kms(file, KeyRing()) == (KMS, GCP)
+    assert needed_of_kms(file, ring_of(identities[1])) == (KMS, GCP)
+    assert needed_of_kms(file, ring_of(identities[0])) == ()
+
+
+def test_a_pgp_key_at_hand_is_known_by_each_of_its_names(pgp_ring: KeyRing, fingerprint: str) -> None:
+    (key,) = pgp_ring.pgp
+    for name in (fingerprint, fingerprint.lower(), "0" * 24 + next(iter(key.key_ids))):
+        assert needed_of_kms(metadata([KMS, WrappedKey("pgp", name, "wrapped")]), pgp_ring) == ()
+
+
+def test_of_key_groups_only_those_that_are_not_open_are_asked_for(forge: Any, identities: list[Any]) -> None:
+    ours, theirs = (for_age(forge, identity) for identity in identities[:2])
+    ring = ring_of(identities[0])
+    assert needed_of_kms(metadata([ours, KMS], [theirs, GCP], threshold=2), ring) == (GCP,)
+    assert needed_of_kms(metadata([ours], [theirs, GCP], threshold=1), ring) == ()
+
+
+def test_what_a_kms_has_unwrapped_opens_the_file_without_any_other_key(keys: DataKeys) -> None:
+    assert keys.unwrap(metadata([KMS, GCP]), KeyRing(data_keys={GCP.wrapped: KEY})) == KEY
+
+
+def test_a_key_group_may_be_opened_by_a_kms(keys: DataKeys, forge: Any, identity: Any) -> None:
+    parts = [KEY + bytes([at]) for at in (1, 2)]  # Shares of a line that is level.
+    file = metadata([for_age(forge, identity, parts[0])], [KMS], threshold=2)
+    ring = dataclasses.replace(ring_of(identity), data_keys={KMS.wrapped: parts[1]})
+    assert keys.unwrap(file, ring) == KEY
+
+
+def test_why_a_kms_did_not_is_told_for_the_recipients_of_the_file(keys: DataKeys) -> None:
+    refused = {KMS.label: "is not allowed", "AWS KMS arn:another": "of another file"}
+    error = refusal(keys, metadata([KMS, GCP]), KeyRing(refused=refused))
+    assert error.message == (
+        "it is encrypted for AWS KMS arn:aws:kms:eu-central-1:1:key/2, GCP KMS projects/p/…; "
+        "AWS KMS arn:aws:kms:eu-central-1:1:key/2 is not allowed"
+    )
+    assert not error.retryable
+
+
+def test_namespaces_that_may_not_be_read_are_told_where_there_is_no_key(
+    keys: DataKeys, forge: Any, identity: Any
+) -> None:
+    error = refusal(keys, metadata([for_age(forge, identity)]), KeyRing(unreadable=("team-a",)))
+    assert "it may not `get` the key Secrets of namespace 'team-a'" in error.message
+    assert error.retryable
