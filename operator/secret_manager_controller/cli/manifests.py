@@ -70,6 +70,18 @@ def read_manifests(files: Iterable[str]) -> tuple[Manifest, ...]:
     return tuple(manifests.values())
 
 
+def read_bodies(files: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
+    """Return all Kubernetes objects of the files, of whatever kind and version, in order; `-` is stdin.
+
+    Raises:
+        CliError: a file cannot be read, is no YAML or holds something else; or there is none at all.
+    """
+    bodies = [body for file in files for document in _documents(file) for body in _items(document)]
+    if not bodies or not all(isinstance(body, Mapping) for body in bodies):
+        raise CliError(f"no Kubernetes objects in {', '.join(files)}; is it the right file?")
+    return tuple(bodies)
+
+
 def _documents(file: str) -> list[Any]:
     try:
         data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1) if file == STDIN else _head(Path(file))

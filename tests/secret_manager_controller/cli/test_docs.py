@@ -14,6 +14,17 @@ from secret_manager_controller.model.observed import OwnerMark
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "msmctl.md").read_text()
 
 
+OLD = """\
+apiVersion: secret-management.microscaler.io/v1beta1
+kind: SecretManagerConfig
+metadata: {name: app, namespace: team}
+spec:
+  sourceRef: {name: services}
+  gcp: {projectId: my-project, auth: {type: WorkloadIdentity}}
+  secrets: {environment: dev}
+"""
+
+
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
@@ -51,6 +62,7 @@ def world(api, clock, replicas, store, worktree, reference_object, tmp_path, mon
     (manifest,) = (text for text in blocks("yaml") if "kind: SecretManagerConfig" in text)
     monkeypatch.chdir(worktree(API_KEY="new", DATABASE_URL="1", SHARED="2", SAME="3"))
     Path("smc.yaml").write_text(manifest)
+    Path("old.yaml").write_text(OLD)
     me = OwnerMark("standalone", "team/app")
     for name, value in (("API_KEY", b"old"), ("SAME", b"3"), ("OLD_TOKEN", b"4")):
         store.put_by_hand(f"app-{name}", value, mark=me)
