@@ -12,7 +12,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-sharding bench-scale bench-monorepo clean
+.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-monorepo clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,10 @@ bench-sharding: $(READY) ## Measure three replicas: lease writes, handover, take
 bench-scale: $(READY) ## Measure one replica with 10,000 objects in 500 namespaces; takes minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
 	@$(BIN)/python bench/scale.py
+
+bench-peer: $(READY) ## Measure External Secrets Operator beside us, 1,000 secrets; five minutes, ends with a line of JSON.
+	@$(PYTHON) tools/build.py etcd kube-apiserver flux-crds external-secrets external-secrets-crds >/dev/null
+	@$(BIN)/python bench/peer.py
 
 bench-monorepo: $(READY) ## Measure one commit for 1,000 objects on one repository; two minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py sops kustomize >/dev/null

@@ -337,14 +337,16 @@ class TestPins:
         missing = [n for n in build.read_pins() for f in ("go.mod", "go.sum") if not (TOOLS / n / f).is_file()]
         assert missing == []
 
-    @pytest.mark.parametrize("name", ["etcd", "kube-apiserver", "kustomize", "sops", "source-controller"])
+    @pytest.mark.parametrize(
+        "name", ["etcd", "external-secrets", "kube-apiserver", "kustomize", "sops", "source-controller"]
+    )
     def test_a_binary_is_built_from_the_pinned_version(self, build: ModuleType, name: str) -> None:
         pin = build.read_pins()[name]
         assert f"\ntool {pin.package}\n" in (TOOLS / name / "go.mod").read_text()
         versions = [v for module, v in self.required(name).items() if f"{pin.package}/".startswith(f"{module}/")]
         assert versions == [pin.version]
 
-    @pytest.mark.parametrize("name", ["flux-crds", "argocd-crds"])
+    @pytest.mark.parametrize("name", ["flux-crds", "argocd-crds", "external-secrets-crds"])
     def test_files_are_of_the_pinned_version(self, build: ModuleType, name: str) -> None:
         pin = build.read_pins()[name]
         assert self.required(name)[pin.module] == pin.version
