@@ -171,6 +171,16 @@ def test_each_clouds_identity_is_annotated_and_its_token_mounted(render):
     assert config["credential_source"]["file"] in {f"{mount}/token" for mount in mounts}
 
 
+def test_a_pod_monitor_finds_the_metrics_port(render):
+    manifests = render(podMonitor__enabled="true", podMonitor__labels__release="prometheus")
+    monitor = of_kind(manifests, "PodMonitor")
+    template = of_kind(manifests, "Deployment")["spec"]["template"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+
+
 PATHS = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
