@@ -340,7 +340,9 @@ def _api_server_arguments(directory: Path, store: Path, *, port: int) -> list[st
 def _audit_arguments(directory: Path) -> list[str]:
     policy = directory / "audit-policy.json"
     policy.write_text(json.dumps(AUDIT_POLICY))
-    return [f"--audit-policy-file={policy}", f"--audit-log-path={directory / 'audit.log'}"]
+    # Beyond so many MB it would begin a new file; `audit_events` reads one.
+    log = [f"--audit-log-path={directory / 'audit.log'}", "--audit-log-maxsize=4096"]
+    return [f"--audit-policy-file={policy}", *log]
 
 
 def _write_tokens(path: Path, users: Iterable[User]) -> dict[str, str]:
