@@ -26,6 +26,7 @@ from secret_manager_controller.testing.workload import Workload
 
 ROOT = Path(__file__).parent.parent
 MEMBERS = 3
+LOOK = 4.0  # Seconds; to read the audit log takes a core for a while, which a handover would notice.
 WRITE_VERBS = frozenset({"create", "update", "patch", "delete"})
 
 
@@ -89,7 +90,7 @@ class Bench:
             end(victim)
             waits: dict[str, float] = {}
             while moved - set(waits):
-                time.sleep(0.5)
+                time.sleep(LOOK)
                 waits = self._first_reconciles(moved, by_others_than=victim.name, since=began)
         victim.controller.process.wait()
         self.balance()
