@@ -17,6 +17,7 @@ from secret_manager_controller.providers.aws_calls import Requests
 from secret_manager_controller.providers.aws_clients import SharedClients
 from secret_manager_controller.providers.aws_errors import Refusal
 from secret_manager_controller.providers.calls import RetryPolicy
+from secret_manager_controller.providers.threads import PLACE_THREADS, SLOW, SLOW_IN_A_ROW, PlaceResting
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 
 GHOST = RemoteSecret(SecretName("absent"), None, ME)
@@ -137,6 +138,31 @@ class TestThreads:
         await provider.aclose()
         with pytest.raises(RuntimeError, match="closed"):
             await provider.read([GHOST])
+
+
+async def test_a_region_that_does_not_answer_is_soon_asked_no_more(aws, make_provider, monkeypatch):
+    """Forty logins to it take twelve threads once, and another region's objects go on."""
+    monkeypatch.setattr(aws_clients, "READ_TIMEOUT", SLOW + 0.1)
+    monkeypatch.setattr(aws_clients, "SHARED_CLIENTS", SharedClients())
+    asked, over = [], asyncio.Event()
+
+    async def hang(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    options = {"endpoint_url": f"http://127.0.0.1:{port}", "retries": RetryPolicy(attempts=1)}
+    async with server:
+        waiting = [asyncio.create_task(make_provider(**options).observe([], mark=ME)) for _ in range(40)]
+        await asyncio.sleep(0)
+        assert (await make_provider().observe([], mark=ME)).secrets == {}
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        over.set()
+    assert {outcome.reason for outcome in outcomes} == {Reason.STORE_UNAVAILABLE}
+    assert PLACE_THREADS <= len(asked) < PLACE_THREADS + SLOW_IN_A_ROW
+    assert sum(isinstance(outcome, PlaceResting) for outcome in outcomes) == len(outcomes) - len(asked)
 
 
 class TestIsolation:
