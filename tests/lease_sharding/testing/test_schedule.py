@@ -14,7 +14,7 @@ from lease_sharding.testing.schedule import (
     step_numbers,
 )
 
-SEEDS = range(12)
+SEEDS = range(8)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
