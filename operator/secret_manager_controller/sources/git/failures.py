@@ -13,6 +13,10 @@ from secret_manager_controller.sources.protocol import RevisionReplaced
 
 MAX_FILE_BYTES = 256 * 2**20
 """Of a pack or an archive: as much as an unpacked artifact may have."""
+TOO_LARGE = (
+    f"one revision of the repository is larger than the {MAX_FILE_BYTES // 2**20} MiB that one may have, takes too "
+    "much time or memory, or is damaged; keep secrets in a smaller repository"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,7 @@ _CAUSES: Sequence[_Cause] = (
         f"|died of signal ({signal.SIGXFSZ:d}|{signal.SIGXCPU:d})",
         PermanentError,
         Reason.INVALID_ARCHIVE,
-        f"one revision of the repository is larger than the {MAX_FILE_BYTES // 2**20} MiB that one may have, takes too "
-        "much time or memory, or is damaged; keep secrets in a smaller repository",
+        TOO_LARGE,
     ),
     _Cause(
         "Host key verification failed|HOST IDENTIFICATION HAS CHANGED",

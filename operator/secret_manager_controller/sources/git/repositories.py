@@ -17,6 +17,7 @@ from pathlib import Path
 
 from secret_manager_controller.errors import ControllerError, PermanentError, Reason
 from secret_manager_controller.sources.git.command import run_git
+from secret_manager_controller.sources.git.failures import MAX_FILE_BYTES, TOO_LARGE
 from secret_manager_controller.sources.git.login import Access
 from secret_manager_controller.sources.git.private import SHARED_MEMORY
 from secret_manager_controller.sources.git.targets import COMMIT, Refs
@@ -153,9 +154,13 @@ class GitRepositories:
         arguments = ["fetch", *options, "--", access.remote.url, f"+{commit}:{ref}"]
         try:
             await self._git(repository, arguments, timeout=FETCH_TIMEOUT, access=access)
-        except BaseException:
+        except BaseException as error:
+            # When git is stopped for the size of its pack, all that it says may be that the connection broke off.
+            full = isinstance(error, ControllerError) and await asyncio.to_thread(_is_full, repository.path)
             # Half a pack is of no use, and a repository that grew to its bound would never shrink.
             await asyncio.to_thread(shutil.rmtree, repository.path, ignore_errors=True)
+            if full:
+                raise PermanentError(Reason.INVALID_ARCHIVE, TOO_LARGE) from None
             raise
         repository.disk_bytes = await asyncio.to_thread(_disk_bytes, repository.path)
 
@@ -214,6 +219,11 @@ def _parse_refs(listed: bytes) -> Refs:
 def _write_attributes(repository: Path) -> None:
     (repository / "info").mkdir(exist_ok=True)
     (repository / "info" / "attributes").write_bytes(_ATTRIBUTES)
+
+
+def _is_full(repository: Path) -> bool:
+    """Tell whether a file was written up to the limit."""
+    return any(path.lstat().st_size >= MAX_FILE_BYTES - 2**20 for path in repository.rglob("*"))
 
 
 def _disk_bytes(directory: Path) -> int:

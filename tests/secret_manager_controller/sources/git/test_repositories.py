@@ -283,6 +283,7 @@ async def test_a_revision_that_is_too_large_is_stopped_and_nothing_of_it_stays(
 ):
     small = re.sub(r"ulimit -f \d+", f"ulimit -f {2**20 // 512}", command._LAUNCHER)
     monkeypatch.setattr(command, "_LAUNCHER", small)
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 2**20 + 2**20)
     repository = server.create("app")
     commit = repository.commit({"big": os.urandom(2 * 2**20)})
     error = await refused(repositories.archive(access("app"), commit, tmp_path / "artifact"))
