@@ -50,11 +50,6 @@ def synced(tenant, **spec):
     return tenant
 
 
-def described(tenant):
-    """Return how many secrets were looked at one by one, which comes right before they are created."""
-    return len({call.names for call in tenant.calls() if call.operation == "DescribeSecret"})
-
-
 def ended(controller, timeout=PROMPT):
     """Wait for the process to end; return its exit code and its last line."""
     code = controller.process.wait(timeout)
@@ -103,7 +98,7 @@ def test_a_watch_that_is_refused_for_good_ends_the_process(stack, through, proxy
     with through() as controller:
         stack.aws.hang("CreateSecret", 4)
         tenant.apply()
-        stack.wait("the create to be under way", lambda: described(tenant) == 1)
+        stack.wait("the create to be under way", lambda: stack.aws.faults_left() == 0)
         proxy.refuse(401)
         code = controller.process.wait(25)
     assert code == 1
@@ -151,7 +146,7 @@ def test_sigterm_lets_a_slow_store_call_finish_and_records_it(stack, tenant):
     with stack.controller() as controller:
         stack.aws.hang("CreateSecret", 2.5, times=3)
         tenant.apply()
-        stack.wait("the creates to be under way", lambda: described(tenant) == 3)
+        stack.wait("the creates to be under way", lambda: stack.aws.faults_left() == 0)
         controller.process.terminate()
         assert ended(controller, timeout=20)[0] == 0
         status = tenant.status()
@@ -166,7 +161,7 @@ def test_sigterm_beyond_the_grace_leaves_nothing_half_done_and_the_next_start_co
     with stack.controller(SHUTDOWN_GRACE_SECONDS="0.5") as controller:
         stack.aws.hang("CreateSecret", 3, times=8)  # As many as are written at a time.
         tenant.apply()
-        stack.wait("the creates to be under way", lambda: described(tenant) == 12)
+        stack.wait("the creates to be under way", lambda: stack.aws.faults_left() == 0)
         asked = time.monotonic()
         controller.process.terminate()
         assert ended(controller, timeout=20)[0] == 0
