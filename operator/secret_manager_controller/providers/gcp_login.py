@@ -16,6 +16,11 @@ GOOGLE = "googleapis.com"
 METADATA_HOST = "metadata.google.internal"
 
 
+def _acting_as(impersonate: str | None) -> str | None:
+    """Return how messages name a login that acts as a service account; None where it acts as itself."""
+    return f"service account {impersonate}" if impersonate else None
+
+
 @dataclass(frozen=True, slots=True)
 class GcpMetadata:
     """The workload's own identity, as GKE's or Compute Engine's metadata server tells it.
@@ -31,7 +36,7 @@ class GcpMetadata:
     @property
     def title(self) -> str:
         """How messages name the login."""
-        return f"service account {self.impersonate}" if self.impersonate else "the workload's service account"
+        return _acting_as(self.impersonate) or "the workload's service account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class GcpFederation:
     @property
     def title(self) -> str:
         """How messages name the login."""
-        return f"service account {self.impersonate}" if self.impersonate else f"the federation of {self.file}"
+        return _acting_as(self.impersonate) or f"the federation of {self.file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class GcpKey:
     @property
     def title(self) -> str:
         """How messages name the login."""
-        return f"service account {self.impersonate}" if self.impersonate else "the service account's key"
+        return _acting_as(self.impersonate) or "the service account's key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class GcpKeyFile:
     @property
     def title(self) -> str:
         """How messages name the login."""
-        return f"service account {self.impersonate}" if self.impersonate else f"the key in {self.file}"
+        return _acting_as(self.impersonate) or f"the key in {self.file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class GcpCredentialsFile:
     @property
     def title(self) -> str:
         """How messages name the login."""
-        return f"service account {self.impersonate}" if self.impersonate else f"the credentials in {self.file}"
+        return _acting_as(self.impersonate) or f"the credentials in {self.file}"
 
 
 GcpLogin = GcpMetadata | GcpFederation | GcpKey | GcpKeyFile | GcpCredentialsFile
