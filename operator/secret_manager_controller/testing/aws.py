@@ -22,12 +22,10 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.testing import servers
-from secret_manager_controller.testing.calls import Call
 
 REGION = "eu-central-1"
 
@@ -53,14 +51,14 @@ class StoredSecret:
     deleted: bool
 
 
-class AwsServer:
+class AwsServer(servers.StoreServer):
     """A running test server, and all that a test may do to it. Methods block for some milliseconds."""
 
     def __init__(self, endpoint_url: str, access_keys: AwsAccessKeys, *, region: str = REGION) -> None:
+        super().__init__(endpoint_url, writes=WRITES)
         self.endpoint_url = endpoint_url
         self.access_keys = access_keys
         self.region = region
-        self._closing = contextlib.ExitStack()
 
     @classmethod
     def start(cls, *, region: str = REGION) -> Self:
@@ -78,18 +76,6 @@ class AwsServer:
             server = cls(address["endpoint_url"], keys, region=region)
             server._closing = closing.pop_all()
         return server
-
-    def stop(self) -> None:
-        """End the server's process."""
-        self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def client(
         self,
@@ -124,18 +110,6 @@ class AwsServer:
                 retries={"total_max_attempts": 1, "mode": "standard"},
             ),
         )
-
-    def calls(self) -> list[Call]:
-        """Return every request since the start or the last `clear_calls`, in the order of their answers."""
-        return [Call(**{**call, "names": tuple(call["names"])}) for call in self._control("calls")]
-
-    def writes(self) -> list[Call]:
-        """Return the requests that asked for a change."""
-        return [call for call in self.calls() if call.operation in WRITES]
-
-    def clear_calls(self) -> None:
-        """Empty the call log."""
-        self._control("clear_calls")
 
     def reset(self) -> None:
         """Forget secrets, faults, calls and how listings answer; access keys and sessions stay."""
@@ -174,17 +148,9 @@ class AwsServer:
             name=name,
         )
 
-    def hang(self, operation: str, seconds: float, times: int = 1) -> None:
-        """Let the next requests wait before they are carried out, even if the client is gone by then."""
-        self._control("fault", operation=operation, seconds=seconds, times=times)
-
     def faults_left(self) -> int:
         """Return how many requests are still to be met by a fault: 0 once the last one that hangs is under way."""
         return int(self._control("faults_left"))
-
-    def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        self._control("clear_faults")
 
     def stale_listing(self, on: bool) -> None:
         """Let ListSecrets show the secrets as they are now, whatever happens to them; or the truth again."""
@@ -268,9 +234,6 @@ class AwsServer:
     def expire_sessions(self) -> None:
         """Let the keys of every assumed role have expired."""
         self._control("expire_sessions")
-
-    def _control(self, action: str, **arguments: Any) -> Any:
-        return servers.control(self.endpoint_url, action, arguments)
 
 
 @functools.cache

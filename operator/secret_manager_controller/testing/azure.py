@@ -28,13 +28,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from secret_manager_controller.providers.azure_login import AzureClientSecret, AzureEndpoints, AzureFederation
 from secret_manager_controller.testing import servers, tokens
 from secret_manager_controller.testing.azure_entra import AUDIENCE
-from secret_manager_controller.testing.calls import Call
 
 VAULT = "test-vault"
 TENANT = "6f1c0000-0000-4000-8000-000000000001"
@@ -78,7 +76,7 @@ class StoredSecret:
         return self.versions[-1]
 
 
-class AzureServer:
+class AzureServer(servers.StoreServer):
     """A running test server, and all that a test may do to it. Methods block for some milliseconds.
 
     Attributes:
@@ -91,6 +89,7 @@ class AzureServer:
     """
 
     def __init__(self, address: Mapping[str, str]) -> None:
+        super().__init__(address["proxy_url"], writes=WRITES)
         self.vault = address["vault"]
         self.client_secret = AzureClientSecret(
             tenant_id=address["tenant_id"], client_id=address["client_id"], client_secret=address["client_secret"]
@@ -107,8 +106,6 @@ class AzureServer:
             "client-id": address["client_id"].encode(),
             "client-secret": address["client_secret"].encode(),
         }
-        self._control_url = address["proxy_url"]
-        self._closing = contextlib.ExitStack()
 
     @classmethod
     def start(cls) -> Self:
@@ -122,34 +119,10 @@ class AzureServer:
             server._closing = closing.pop_all()
         return server
 
-    def stop(self) -> None:
-        """End the server's process."""
-        self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def federation(self, token_file: Path) -> AzureFederation:
         """Return a login by a federated token, of the application that exists."""
         login = self.client_secret
         return AzureFederation(tenant_id=login.tenant_id, client_id=login.client_id, token_file=token_file)
-
-    def calls(self) -> list[Call]:
-        """Return every request since the start or the last `clear_calls`, in the order of their answers."""
-        return [Call(**{**call, "names": tuple(call["names"])}) for call in self._control("calls")]
-
-    def writes(self) -> list[Call]:
-        """Return the requests that asked for a change."""
-        return [call for call in self.calls() if call.operation in WRITES]
-
-    def clear_calls(self) -> None:
-        """Empty the call log."""
-        self._control("clear_calls")
 
     def reset(self) -> None:
         """Forget secrets, faults, quotas, calls, how vaults answer and the time that passed; vaults, logins stay."""
@@ -188,20 +161,12 @@ class AzureServer:
             name=name,
         )
 
-    def hang(self, operation: str, seconds: float, times: int = 1) -> None:
-        """Let the next requests wait before they are carried out, even if the client is gone by then."""
-        self._control("fault", operation=operation, seconds=seconds, times=times)
-
     def quotas(self, *, all: int | None = None, sets: int | None = None, window: float = 10.0) -> None:  # noqa: A002 - as Azure names it.
         """Let each vault take so many requests of every kind and so many new versions in a window of seconds.
 
         What is more is answered with 429 and `Retry-After`. None is no limit, as it is by default.
         """
         self._control("quotas", all=all, sets=sets, window=window)
-
-    def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        self._control("clear_faults")
 
     def add_vault(self, name: str) -> None:
         """Let there be another vault, which is empty."""
@@ -306,9 +271,6 @@ class AzureServer:
     def expire_tokens(self) -> None:
         """Let every access token that was given so far be good no more."""
         self._control("expire_tokens")
-
-    def _control(self, action: str, **arguments: Any) -> Any:
-        return servers.control(self._control_url, action, arguments)
 
 
 def federated_token(subject: str = SUBJECT, *, audience: str = AUDIENCE, lifetime: float = 3600.0) -> str:

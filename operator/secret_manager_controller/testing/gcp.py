@@ -23,12 +23,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from secret_manager_controller.providers.gcp_login import GcpEndpoints, GcpKey
 from secret_manager_controller.testing import servers
-from secret_manager_controller.testing.calls import Call
 from secret_manager_controller.testing.gcp_auth import federation_document
 
 PROJECT = "test-project"
@@ -66,7 +64,7 @@ class StoredSecret:
     replication: bytes
 
 
-class GcpServer:
+class GcpServer(servers.StoreServer):
     """A running test server, and all that a test may do to it. Methods block for some milliseconds.
 
     Attributes:
@@ -78,6 +76,7 @@ class GcpServer:
     """
 
     def __init__(self, address: Mapping[str, Any], *, location: str | None = None) -> None:
+        super().__init__(address["url"], writes=WRITES)
         self.project: str = address["project"]
         self.location = location
         self.url: str = address["url"]
@@ -91,7 +90,6 @@ class GcpServer:
             roots=None if roots is None else Path(roots),
         )
         self.key = GcpKey(json.dumps(address["key"]).encode())
-        self._closing = contextlib.ExitStack()
 
     @classmethod
     def start(
@@ -115,18 +113,6 @@ class GcpServer:
             server._closing = closing.pop_all()
         return server
 
-    def stop(self) -> None:
-        """End the server's process."""
-        self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     @property
     def parent(self) -> str:
         """The resource name of what holds the secrets."""
@@ -143,18 +129,6 @@ class GcpServer:
             "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": self.endpoints.roots,
         }
         return {name: str(value) for name, value in found.items() if value is not None}
-
-    def calls(self) -> list[Call]:
-        """Return every request since the start or the last `clear_calls`, in the order of their answers."""
-        return [Call(**{**call, "names": tuple(call["names"])}) for call in self._control("calls")]
-
-    def writes(self) -> list[Call]:
-        """Return the requests that asked for a change."""
-        return [call for call in self.calls() if call.operation in WRITES]
-
-    def clear_calls(self) -> None:
-        """Empty the call log."""
-        self._control("clear_calls")
 
     def reset(self) -> None:
         """Forget secrets, faults, quotas, calls and what was stale; keys and tokens stay."""
@@ -183,14 +157,6 @@ class GcpServer:
         self._control(
             "fault", operation=operation, code=code, times=times, retry_after=retry_after, commit=commit, name=name
         )
-
-    def hang(self, operation: str, seconds: float, times: int = 1) -> None:
-        """Let the next requests wait before they are carried out, even if the client is gone by then."""
-        self._control("fault", operation=operation, seconds=seconds, times=times)
-
-    def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        self._control("clear_faults")
 
     def quotas(
         self,
@@ -320,9 +286,6 @@ class GcpServer:
 
     def _on(self, action: str, name: str, **arguments: Any) -> Any:
         return self._control(action, parent=self.parent, name=name, **arguments)
-
-    def _control(self, action: str, **arguments: Any) -> Any:
-        return servers.control(self.url, action, arguments)
 
 
 def _metadata(labels: Mapping[str, str] | None, annotations: Mapping[str, str] | None) -> dict[str, dict[str, str]]:

@@ -15,10 +15,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from secret_manager_controller.testing import processes
+from secret_manager_controller.testing.calls import Call
 
 START_TIMEOUT = 30.0  # Seconds; it takes about one on an idle machine.
 STOP_GRACE = 2.0  # Seconds; a server keeps nothing, so it has nothing to finish.
@@ -75,6 +77,56 @@ def control(url: str, action: str, arguments: Mapping[str, Any]) -> Any:
     if response.status != http.HTTPStatus.OK:
         raise ServerError(f"the test server refused the control {action!r} with {response.status}")
     return json.loads(body)
+
+
+class StoreServer:
+    """A running server of a store, and what a test may do to any of them. Methods block for some milliseconds."""
+
+    def __init__(self, control_url: str, *, writes: frozenset[str]) -> None:
+        """Reach a server that runs.
+
+        Args:
+            control_url: where it takes controls.
+            writes: the operations that change a secret.
+        """
+        self._control_url = control_url
+        self._writes = writes
+        self._closing = contextlib.ExitStack()
+
+    def stop(self) -> None:
+        """End the server's process."""
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def calls(self) -> list[Call]:
+        """Return every request since the start or the last `clear_calls`, in the order of their answers."""
+        return [Call(**{**call, "names": tuple(call["names"])}) for call in self._control("calls")]
+
+    def writes(self) -> list[Call]:
+        """Return the requests that asked for a change."""
+        return [call for call in self.calls() if call.operation in self._writes]
+
+    def clear_calls(self) -> None:
+        """Empty the call log."""
+        self._control("clear_calls")
+
+    def hang(self, operation: str, seconds: float, times: int = 1) -> None:
+        """Let the next requests wait before they are carried out, even if the client is gone by then."""
+        self._control("fault", operation=operation, seconds=seconds, times=times)
+
+    def clear_faults(self) -> None:
+        """Let nothing go wrong any more."""
+        self._control("clear_faults")
+
+    def _control(self, action: str, **arguments: Any) -> Any:
+        return control(self._control_url, action, arguments)
 
 
 def _printed(log: Path) -> dict[str, Any] | None:
