@@ -109,7 +109,9 @@ class AwsProvider:
         self._requests = Requests(place=place, on_call=on_call, retries=retries)
         self._logins = Requests(place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._declared = declared
-        self._listing = Listing(self._list, page=LIST_PAGE)
+        self._listing = Listing(
+            self._list, name_of=lambda remote: remote.name, mark_of=lambda remote: remote.mark, page=LIST_PAGE
+        )
         # Names that we wrote lately: that a listing lacks them says nothing.
         self._wrote: OrderedDict[SecretName, float] = OrderedDict()
         self._keys = LoginKeys(login, region=region, endpoints=endpoint_url, requests=self._logins)
@@ -132,12 +134,8 @@ class AwsProvider:
         """
         tags_of(mark)  # A mark that no tag can hold would be a filter that matches others.
         wanted = frozenset(names)
-        found = {
-            remote.name: remote
-            for remote in await self._listing.of(mark, since=since)
-            # The filters match prefixes: an object `team/app` also gets what `team/app-2` owns.
-            if remote.mark == mark or remote.name in wanted
-        }
+        # The filters match prefixes: an object `team/app` also gets what `team/app-2` owns.
+        found = (await self._listing.of(mark, since=since)).of(mark, wanted)
         return ObservedState(found | {remote.name: remote for remote in await self._unlisted(wanted - found.keys())})
 
     async def read(self, secrets: Collection[RemoteSecret]) -> Mapping[SecretName, RemoteValue]:

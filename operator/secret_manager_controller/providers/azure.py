@@ -115,14 +115,14 @@ class AzureProvider:
         """
         tags_of(mark, write=None, beside=None)  # A mark that cannot be written is refused before anything is asked.
         wanted = _by_key(names)
-        listed = await self._shared.listed(wanted, since=since)
+        listed = (await self._shared.listed(wanted, since=since)).of(mark, wanted)
         found: dict[str, RemoteSecret] = {}
         named = [seen for key, seen in listed.items() if key in wanted]
         owners = await together(map(self._vault.mark, named))
         for seen, owner in zip(named, owners, strict=True):
             found[seen.key] = self._remote(wanted[seen.key], seen, owner)
         for seen in listed.values():
-            if seen.mark == mark and seen.key not in wanted:
+            if seen.key not in wanted:
                 found[seen.key] = self._remote(SecretName(seen.name), seen, mark)
         gone = await self._vault.deleted([key for key in wanted if key not in found])
         for key, seen in gone.items():

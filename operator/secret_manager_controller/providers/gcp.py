@@ -37,8 +37,8 @@ from secret_manager_controller.providers.gcp_login import (
     GcpQuotas,
     GcpReplication,
 )
-from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of, mark_of
-from secret_manager_controller.providers.gcp_project import SHARED_PROJECTS, GcpProject
+from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of
+from secret_manager_controller.providers.gcp_project import SHARED_PROJECTS, GcpProject, mark_on
 from secret_manager_controller.providers.gcp_retention import retire
 from secret_manager_controller.providers.lending import Lender
 from secret_manager_controller.providers.protocol import CallObserver
@@ -127,12 +127,7 @@ class GcpProvider:
         """
         annotations_of(mark)  # A mark that cannot be written is refused before anything is asked.
         wanted = frozenset(names)
-        found = {
-            name: secret
-            for secret in await self._listing.of(mark, since=since)
-            # A listing may be that of several owners.
-            if (name := name_of(secret)) in wanted or _mark_of(secret) == mark
-        }
+        found = (await self._listing.of(mark, since=since)).of(mark, wanted)  # It may list several owners'.
         missing = wanted - found.keys()
         found |= {name: secret for secret in await self._unlisted(missing) if (name := name_of(secret)) in missing}
         self._project.etags |= {name: str(secret.etag) for name, secret in found.items()}
@@ -163,7 +158,7 @@ class GcpProvider:
             existing = await self._client.secret(name)
             if existing is None:
                 raise self._changed(name)
-            if _mark_of(existing) != mark:
+            if mark_on(existing) != mark:
                 raise PermanentError(Reason.CONFLICT, f"{name!r} was created by someone else meanwhile")
             # Ours, from an attempt whose answer was lost. It counts if it holds this value; without any value, if the
             # attempt was this one: another member may be about to add his.
@@ -184,7 +179,7 @@ class GcpProvider:
         name = secret.name
         number = (await self._client.state(name))[0] if current.version is None else int(current.version)
         held = await self._client.secret(name)
-        if held is None or _mark_of(held) != mark:
+        if held is None or mark_on(held) != mark:
             raise self._changed(name)
         claim = self._claim(secret, number, mark, revision)
         ours = _claimed(held, claim)
@@ -209,9 +204,9 @@ class GcpProvider:
             RetryableError: StoreChanged: it is not marked any more as it was seen.
         """
         held = await self._client.secret(current.name)
-        if held is None or _mark_of(held) not in {mark, current.mark}:
+        if held is None or mark_on(held) not in {mark, current.mark}:
             raise self._changed(current.name)
-        if _mark_of(held) != mark or self._declared.differs(held):
+        if mark_on(held) != mark or self._declared.differs(held):
             self._project.own_etags[current.name] = await self._mark(held, mark, fence)
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
@@ -223,7 +218,7 @@ class GcpProvider:
         name = current.name
         held = await self._client.secret(name)
         if held is not None:
-            if _mark_of(held) != current.mark:
+            if mark_on(held) != current.mark:
                 raise self._changed(name)
             with self._listing.written(current.mark):
                 outcome = await self._client.attempt(
@@ -250,7 +245,7 @@ class GcpProvider:
             await self._lender.leave(self._key)
 
     def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
-        return RemoteSecret(name_of(secret), version, _mark_of(secret), options_differ=self._declared.differs(secret))
+        return RemoteSecret(name_of(secret), version, mark_on(secret), options_differ=self._declared.differs(secret))
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""
@@ -298,7 +293,7 @@ class GcpProvider:
         # Ours, if an earlier attempt was carried out and its answer lost.
         if (
             now is None
-            or _mark_of(now) != mark
+            or mark_on(now) != mark
             or self._declared.differs(now)
             or (claim is not None and not _claimed(now, claim))
         ):
@@ -343,10 +338,6 @@ class GcpProvider:
     def _claim(self, secret: DesiredSecret, number: int, mark: OwnerMark, revision: str) -> str:
         identity = write_id(secret, previous=str(number), mark=mark, revision=revision)
         return f"{identity}.{self._project.writer}"
-
-
-def _mark_of(secret: Message) -> OwnerMark | None:
-    return mark_of(secret.labels, secret.annotations)
 
 
 def _claimed(secret: Message, claim: str) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from secret_manager_controller.model.observed import RemoteValue
+from secret_manager_controller.model.observed import OwnerMark, RemoteValue
 from secret_manager_controller.model.secret import SecretName
 from secret_manager_controller.providers.gcp_api import Message
-from secret_manager_controller.providers.gcp_client import LIST_PAGE, GcpClient
+from secret_manager_controller.providers.gcp_client import LIST_PAGE, GcpClient, name_of
 from secret_manager_controller.providers.gcp_errors import NOT_FOUND, GcpRefusal
 from secret_manager_controller.providers.gcp_looks import VersionLooks
-from secret_manager_controller.providers.gcp_marks import filter_of
+from secret_manager_controller.providers.gcp_marks import filter_of, mark_of
 from secret_manager_controller.providers.lending import Lender
 from secret_manager_controller.providers.listing import Listing
 
@@ -33,7 +33,7 @@ class GcpProject:
 
     def __init__(self, client: GcpClient) -> None:
         self.client = client
-        self.listing: Listing[Message] = Listing(self._list, page=LIST_PAGE)
+        self.listing: Listing[Message] = Listing(self._list, name_of=name_of, mark_of=mark_on, page=LIST_PAGE)
         self.looks = VersionLooks(self._newest)
         self.etags: dict[SecretName, str] = {}
         self.own_etags: dict[SecretName, str] = {}
@@ -73,6 +73,11 @@ class GcpProject:
             if by_number[0]:
                 return by_number
         return number, enabled
+
+
+def mark_on(secret: Message) -> OwnerMark | None:
+    """Return the owner mark that a secret carries, whoever wrote it."""
+    return mark_of(secret.labels, secret.annotations)
 
 
 SHARED_PROJECTS: Lender[GcpProject] = Lender()

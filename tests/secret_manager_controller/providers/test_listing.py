@@ -10,6 +10,11 @@ from secret_manager_controller.providers.listing import KEPT_FOR, Listing
 
 MARKS = tuple(OwnerMark("cluster-a", f"team/app-{number}") for number in range(5))
 CLUSTER = filter_of("cluster-a", None)
+NUMBERS = {"name_of": str, "mark_of": lambda _: None, "page": 100}
+
+
+async def asked(listing, mark, **options):
+    return (await listing.of(mark, **options)).secrets
 
 
 class Store:
@@ -35,7 +40,7 @@ def store():
 
 @pytest.fixture
 async def listing(store):
-    listing = Listing(store.fetch, page=100)
+    listing = Listing(store.fetch, **NUMBERS)
     yield listing
     await listing.aclose()
 
@@ -46,7 +51,7 @@ async def settle():
 
 
 async def test_one_alone_asks_for_what_is_his(store, listing):
-    task = asyncio.create_task(listing.of(MARKS[0]))
+    task = asyncio.create_task(asked(listing, MARKS[0]))
     await settle()
     store.gates[0].set()
     assert await task == [1]
@@ -54,7 +59,7 @@ async def test_one_alone_asks_for_what_is_his(store, listing):
 
 
 async def test_several_at_a_time_ask_for_their_cluster_once(store, listing):
-    tasks = [asyncio.create_task(listing.of(mark)) for mark in MARKS]
+    tasks = [asyncio.create_task(asked(listing, mark)) for mark in MARKS]
     await settle()
     store.gates[0].set()
     assert await asyncio.gather(*tasks) == [[1]] * 5
@@ -62,9 +67,9 @@ async def test_several_at_a_time_ask_for_their_cluster_once(store, listing):
 
 
 async def test_whoever_comes_while_one_is_under_way_gets_the_next(store, listing):
-    first = asyncio.create_task(listing.of(MARKS[0]))
+    first = asyncio.create_task(asked(listing, MARKS[0]))
     await settle()
-    later = [asyncio.create_task(listing.of(mark)) for mark in MARKS[1:3]]
+    later = [asyncio.create_task(asked(listing, mark)) for mark in MARKS[1:3]]
     await settle()
     assert len(store.filters) == 1
     store.gates[0].set()
@@ -77,8 +82,8 @@ async def test_whoever_comes_while_one_is_under_way_gets_the_next(store, listing
 
 async def test_clusters_and_all_secrets_are_listed_apart(store, listing):
     tasks = [
-        asyncio.create_task(listing.of(MARKS[0])),
-        asyncio.create_task(listing.of(OwnerMark("cluster-b", "team/app"))),
+        asyncio.create_task(asked(listing, MARKS[0])),
+        asyncio.create_task(asked(listing, OwnerMark("cluster-b", "team/app"))),
         asyncio.create_task(listing.everything()),
     ]
     await settle()
@@ -89,7 +94,7 @@ async def test_clusters_and_all_secrets_are_listed_apart(store, listing):
 
 
 async def test_whoever_is_cancelled_leaves_the_others_theirs(store, listing):
-    tasks = [asyncio.create_task(listing.of(mark)) for mark in MARKS[:2]]
+    tasks = [asyncio.create_task(asked(listing, mark)) for mark in MARKS[:2]]
     await settle()
     tasks[0].cancel()
     await settle()
@@ -101,8 +106,8 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_one():
     async def fail(cluster, owner):
         raise RuntimeError
 
-    listing = Listing(fail, page=100)
-    task = asyncio.create_task(listing.of(MARKS[0]))
+    listing = Listing(fail, **NUMBERS)
+    task = asyncio.create_task(asked(listing, MARKS[0]))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -111,9 +116,9 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_stray_one():
 
 
 async def test_closing_ends_those_that_wait(store, listing):
-    first = asyncio.create_task(listing.of(MARKS[0]))
+    first = asyncio.create_task(asked(listing, MARKS[0]))
     await settle()
-    second = asyncio.create_task(listing.of(MARKS[1]))
+    second = asyncio.create_task(asked(listing, MARKS[1]))
     await settle()
     await listing.aclose()
     with pytest.raises(asyncio.CancelledError):
@@ -144,7 +149,7 @@ class TestReuse:
             self.filters.append(filter_of(cluster, owner))
             return [len(self.filters)]
 
-        listing = Listing(fetch, page=100, clock=clock)
+        listing = Listing(fetch, **NUMBERS, clock=clock)
         yield listing
         await listing.aclose()
 
@@ -152,36 +157,36 @@ class TestReuse:
         """Five minutes each, spread over them, and a quarter of that is new enough."""
         for number in range(200):
             clock.now += 3.0
-            await listing.of(OwnerMark("cluster-a", f"team/app-{number % 100}"), since=clock.now - 75.0)
+            await asked(listing, OwnerMark("cluster-a", f"team/app-{number % 100}"), since=clock.now - 75.0)
         assert self.filters[0] == filter_of("cluster-a", "team/app-0")
         assert set(self.filters[1:]) == {CLUSTER}
         assert 8 <= len(self.filters) <= 10
 
     async def test_one_object_alone_asks_for_what_is_his(self, listing):
-        assert [await listing.of(MARKS[0], since=-75.0) for _ in range(3)] == [[1], [2], [3]]
+        assert [await asked(listing, MARKS[0], since=-75.0) for _ in range(3)] == [[1], [2], [3]]
         assert set(self.filters) == {filter_of("cluster-a", MARKS[0].owner)}
 
     async def test_who_wants_to_know_now_gets_a_new_one(self, listing):
         for mark in MARKS[:2]:
-            await listing.of(mark)
-        assert await listing.of(MARKS[2], since=0.0) == [2]
-        assert await listing.of(MARKS[2]) == [3]
+            await asked(listing, mark)
+        assert await asked(listing, MARKS[2], since=0.0) == [2]
+        assert await asked(listing, MARKS[2]) == [3]
 
     async def test_what_began_too_early_does_not_serve(self, listing, clock):
         for mark in MARKS[:2]:
-            await listing.of(mark)
+            await asked(listing, mark)
         clock.now = 5.0
-        assert await listing.of(MARKS[2], since=0.1) == [3]
+        assert await asked(listing, MARKS[2], since=0.1) == [3]
 
     async def test_who_wrote_since_gets_another_and_the_others_do_not(self, listing, clock):
         for mark in MARKS[:2]:
-            await listing.of(mark)
+            await asked(listing, mark)
         with pytest.raises(RuntimeError), listing.written(MARKS[0]):  # noqa: PT012 - the end of a write that failed counts.
             clock.now = 1.0
             raise RuntimeError
-        assert await listing.of(MARKS[1], since=0.0) == [2]
-        assert await listing.of(MARKS[0], since=0.0) == [3]
-        assert await listing.of(MARKS[1], since=0.0) == [3]
+        assert await asked(listing, MARKS[1], since=0.0) == [2]
+        assert await asked(listing, MARKS[0], since=0.0) == [3]
+        assert await asked(listing, MARKS[1], since=0.0) == [3]
 
     async def test_few_owners_among_many_secrets_get_a_listing_each(self, clock):
         """All that the cluster has takes three requests, so two owners ask for theirs."""
@@ -191,10 +196,10 @@ class TestReuse:
             filters.append(owner)
             return list(range(250)) if owner is None else [owner]
 
-        listing = Listing(fetch, page=100, clock=clock)
-        await asyncio.gather(*(listing.of(mark) for mark in MARKS))
+        listing = Listing(fetch, **NUMBERS, clock=clock)
+        await asyncio.gather(*(asked(listing, mark) for mark in MARKS))
         clock.now = 2 * KEPT_FOR
-        both = await asyncio.gather(*(listing.of(mark) for mark in MARKS[:2]))
+        both = await asyncio.gather(*(asked(listing, mark) for mark in MARKS[:2]))
         await listing.aclose()
         assert filters[0] is None
         assert set(filters[1:]) == {mark.owner for mark in MARKS[:2]}
@@ -202,14 +207,14 @@ class TestReuse:
 
     async def test_what_turned_out_to_be_outdated_serves_nobody(self, listing):
         for mark in MARKS[:2]:
-            await listing.of(mark)
+            await asked(listing, mark)
         listing.forget()
-        assert await listing.of(MARKS[2], since=0.0) == [3]
+        assert await asked(listing, MARKS[2], since=0.0) == [3]
 
     async def test_another_cluster_has_its_own(self, listing):
         for mark in MARKS[:2]:
-            await listing.of(mark)
-        assert await listing.of(OwnerMark("cluster-b", "team/app"), since=0.0) == [3]
+            await asked(listing, mark)
+        assert await asked(listing, OwnerMark("cluster-b", "team/app"), since=0.0) == [3]
 
     async def test_it_is_kept_for_a_while_only(self, listing, monkeypatch):
         later = []
@@ -221,8 +226,8 @@ class TestReuse:
 
         monkeypatch.setattr(loop, "call_later", call_later)
         for mark in MARKS[:2]:
-            await listing.of(mark)
+            await asked(listing, mark)
         ((delay, (drop, *arguments)),) = later
         drop(*arguments)
         assert delay == KEPT_FOR
-        assert await listing.of(MARKS[2], since=0.0) == [3]
+        assert await asked(listing, MARKS[2], since=0.0) == [3]
