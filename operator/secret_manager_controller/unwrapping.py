@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from secret_manager_controller.decrypt import KeyRing, WrappedKey
 from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.providers.aws_login import KEY_ARN
+from secret_manager_controller.providers.azure_login import AZURE_KEY
 from secret_manager_controller.providers.calls import together
 from secret_manager_controller.providers.gcp_login import GCP_KEY
 from secret_manager_controller.providers.protocol import KeyService
@@ -40,7 +41,8 @@ class AllowedKeys:
     """The KMS keys that the administrator allows.
 
     Attributes:
-        keys: pairs of a namespace, or `ANY_NAMESPACE`, and a key's full id.
+        keys: pairs of a namespace, or `ANY_NAMESPACE`, and a key's full id; one of Azure without a version stands for
+            all of its versions, which is what an id of the other clouds does anyway.
     """
 
     keys: frozenset[tuple[str, str]] = frozenset()
@@ -55,16 +57,21 @@ class AllowedKeys:
         keys = set()
         for entry in filter(None, map(str.strip, text.split(","))):
             namespace, equals, key = entry.rpartition("=")
-            known = KEY_ARN.fullmatch(key) or GCP_KEY.fullmatch(key)
+            known = any(form.fullmatch(key) for form in (KEY_ARN, GCP_KEY, AZURE_KEY))
             if not known or (equals and not namespace):
-                expected = "expected the ARN of an AWS KMS key, projects/…/cryptoKeys/…, or either behind namespace="
+                expected = (
+                    "expected the ARN of an AWS KMS key, projects/…/cryptoKeys/…, "
+                    "https://<vault>.<domain>/keys/<name>, or one of these behind namespace="
+                )
                 raise ValueError(f"{foreign(entry)!r}: {expected}")
             keys.add((namespace, key))
         return cls(frozenset(keys))
 
     def allow(self, key: str, *, namespace: str) -> bool:
         """Tell whether an object of a namespace may use a key."""
-        return (ANY_NAMESPACE, key) in self.keys or (namespace, key) in self.keys
+        azure = AZURE_KEY.fullmatch(key)
+        ids = {key} if azure is None else {key, azure["key"]}
+        return any((whose, each) in self.keys for whose in (ANY_NAMESPACE, namespace) for each in ids)
 
 
 class DataKeyFinder:

@@ -1,9 +1,12 @@
 """The real controller keeps a Key Vault equal to Git: over TLS, through the vault's challenge, with tokens of Entra ID."""
 
+import os
+import subprocess
+
 import pytest
 
 from secret_manager_controller.testing.azure import AzureServer, federated_token
-from secret_manager_controller.testing.tenants import conditions
+from secret_manager_controller.testing.tenants import ENV, conditions
 
 pytestmark = [pytest.mark.real]
 
@@ -24,10 +27,16 @@ def token_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def controller(stack, running_azure, token_file):
+def key(running_azure):
+    """Return a key that unwraps SOPS data keys."""
+    return running_azure.create_key("sops")
+
+
+@pytest.fixture(scope="module")
+def controller(stack, running_azure, token_file, key):
     """Run a controller that finds Azure, and a pod's identity, as it would in AKS."""
     pod = {"AZURE_FEDERATED_TOKEN_FILE": str(token_file), "AZURE_CLIENT_ID": running_azure.client_secret.client_id}
-    with stack.controller(**running_azure.environment, **pod) as started:
+    with stack.controller(**running_azure.environment, **pod, SOPS_KMS_KEYS=key.rpartition("/")[0]) as started:
         yield started
 
 
@@ -114,6 +123,24 @@ def test_a_client_secret_that_entra_refuses_is_told_and_works_once_it_is_mended(
     azure.add_client(OTHER, "new")
     tenant.reconcile()
     becomes(stack, azure, tenant, A="1")
+
+
+def test_a_key_of_a_vault_unwraps_with_the_objects_login_and_its_refusal_names_the_permission(
+    stack, azure, tenant, sync, key, sops
+):
+    """The file is the real sops'."""
+    command = [sops, "--encrypt", "--azure-kv", key, "--input-type", "dotenv", "--output-type", "dotenv", "/dev/stdin"]
+    environment = {"HOME": os.devnull, **azure.go_environment}
+    wrapped = subprocess.run(command, input=b"A=1\n", capture_output=True, check=True, env=environment).stdout
+    sync(A="0")
+    azure.clear_calls()
+    azure.fail("Decrypt", "ForbiddenByRbac", 403)
+    tenant.commit({ENV: wrapped})
+    status = tenant.ready(reason="DecryptionFailed")
+    assert "grant it Microsoft.KeyVault/vaults/keys/decrypt/action" in status["conditions"][0]["message"]
+    tenant.reconcile()
+    becomes(stack, azure, tenant, A="1")
+    assert [call.who for call in azure.calls() if call.operation == "Decrypt"] == [azure.client_secret.client_id] * 2
 
 
 def test_a_deleted_secret_of_ours_is_recovered_and_another_s_is_a_conflict(stack, azure, tenant, sync):

@@ -122,19 +122,41 @@ async def test_a_ring_with_data_keys_has_another_seal_and_the_same_id(bench):
 
 @pytest.mark.parametrize(
     "text",
-    ["x", "=" + ARN, f"{ARN}=x", "projects/p/locations/l/keyRings/r", "team-a=", "https://v.vault.azure.net/keys/k/1"],
+    [
+        "x",
+        "=" + ARN,
+        f"{ARN}=x",
+        "projects/p/locations/l/keyRings/r",
+        "team-a=",
+        "https://vault.vault.azure.net/keys/k/1",
+        "https://vault.vault.azure.net/secrets/k",
+        "http://vault.vault.azure.net/keys/k",
+        "https://vault.vault.azure.net:8443/keys/k",
+    ],
 )
 def test_a_setting_that_names_no_key_is_refused(text):
     with pytest.raises(ValueError, match="expected the ARN of an AWS KMS key"):
         AllowedKeys.parse(f"{ARN},{text}")
 
 
-def test_keys_of_both_clouds_are_allowed_by_their_full_names():
+def test_keys_of_google_are_allowed_by_their_full_names():
     key = "projects/p/locations/europe-west1/keyRings/r/cryptoKeys/k"
     allowed = AllowedKeys.parse(f"{ARN}, team-a={key}")
     assert allowed.allow(key, namespace="team-a")
     assert not allowed.allow(key, namespace="team-b")
     assert not allowed.allow(f"{key}/cryptoKeyVersions/1", namespace="team-a")
+
+
+def test_keys_of_azure_are_allowed_with_all_their_versions_or_with_one():
+    key, one, two = "https://vault.vault.azure.net/keys/sops", "/" + 32 * "1", "/" + 32 * "2"
+    every = AllowedKeys.parse(f"team-a={key}")
+    assert every.allow(key + one, namespace="team-a")
+    assert every.allow(key + two, namespace="team-a")
+    assert not every.allow(key + one, namespace="team-b")
+    assert not every.allow(f"{key}-2{one}", namespace="team-a")
+    single = AllowedKeys.parse(key + one)
+    assert single.allow(key + one, namespace="team-a")
+    assert not single.allow(key + two, namespace="team-a")
 
 
 def test_what_is_no_sops_file_needs_no_kms():

@@ -30,7 +30,7 @@ _RECIPIENT_KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "pgp": ("PGP", ("fp",)),
     "kms": ("AWS KMS", ("arn",)),
     "gcp_kms": ("GCP KMS", ("resource_id",)),
-    "azure_kv": ("Azure Key Vault", ("vault_url", "vaultUrl", "name")),
+    "azure_kv": ("Azure Key Vault", ("vault_url", "name", "version")),
     "hc_vault": ("HashiCorp Vault", ("vault_address", "engine_path", "key_name")),
     "hckms": ("Huawei Cloud KMS", ("key_id",)),
 }
@@ -204,14 +204,19 @@ def _entry(kind: str, entry: Node) -> WrappedKey:
             f"an entry of `{foreign(kind)}` in its SOPS metadata is longer than {MAX_WRAPPED_KEY_CHARACTERS} characters"
         )
     fields = _RECIPIENT_KINDS[kind][1] if kind in _RECIPIENT_KINDS else ()
-    names = (entry.get(field) for field in fields)
+    names = [name if isinstance(name, str) else "" for name in map(entry.get, fields)]
     return WrappedKey(
         kind,
-        " ".join(name for name in names if isinstance(name, str)),
+        _azure_key(*names) if kind == "azure_kv" else " ".join(filter(None, names)),
         wrapped,
         details=_texts({name: value for name, value in entry.items() if name not in {"enc", *fields, *_CONTEXT}}),
         context=_texts(entry.get("context")),
     )
+
+
+def _azure_key(vault: str, name: str, version: str) -> str:
+    """Return the id of a key that is named in parts."""
+    return f"{vault.rstrip('/')}/keys/{name}/{version}".rstrip("/")
 
 
 def _texts(fields: Node) -> tuple[tuple[str, str], ...]:

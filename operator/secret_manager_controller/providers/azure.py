@@ -25,6 +25,7 @@ from secret_manager_controller.model.observed import ObservedState, OwnerMark, R
 from secret_manager_controller.model.secret import SecretName, SecretValue, Version
 from secret_manager_controller.providers.azure_declared import AzureDeclared
 from secret_manager_controller.providers.azure_errors import IN_TRANSITION, NOT_FOUND, AzureRefusal
+from secret_manager_controller.providers.azure_kms import AzureKms
 from secret_manager_controller.providers.azure_login import (
     AzureClientSecret,
     AzureEndpoints,
@@ -222,9 +223,9 @@ class AzureProvider:
         self._wrote(current.name)
 
     @property
-    def key_service(self) -> None:
-        """None: this version asks no Key Vault for SOPS data keys."""
-        return
+    def key_service(self) -> AzureKms:
+        """The keys of every Key Vault, asked with this login."""
+        return self._vault.kms
 
     async def aclose(self) -> None:
         """Let the last who uses the vault wait for requests under way, then end threads and connections."""

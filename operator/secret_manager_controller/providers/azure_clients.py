@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from azure.core.credentials import AccessTokenInfo
 from azure.identity import ClientAssertionCredential, ClientSecretCredential
+from azure.keyvault.keys import KeyClient
 from azure.keyvault.secrets import SecretClient
 
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
@@ -23,11 +25,22 @@ from secret_manager_controller.providers.renewing import Renewing
 RENEW_BEFORE = 600.0  # Seconds before the end; an outage of Entra that is shorter goes unnoticed.
 GET_TOKEN = "GetToken"  # noqa: S105 - an operation's name.
 
-Client = SecretClient
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clients:
+    """What one token opens.
+
+    Attributes:
+        secrets: the client of the login's vault.
+        keys: makes a client for the keys of any vault, by its URL.
+    """
+
+    secrets: SecretClient
+    keys: Callable[[str], KeyClient]
 
 
 class VaultClients:
-    """The client of one login to one vault; it is made anew with each token, on the same connections.
+    """The clients of one login, to one vault's secrets; they are made anew with each token, on the same connections.
 
     The SDK never logs in by itself: its own login could take another request's time while one is under way.
 
@@ -55,7 +68,7 @@ class VaultClients:
         self._requests = requests
         self._transport: Transport | None = None
         self._making = asyncio.Lock()
-        self._clients: Renewing[Client] = Renewing(self._renewed, what="Azure", before=RENEW_BEFORE, clock=clock)
+        self._clients: Renewing[Clients] = Renewing(self._renewed, what="Azure", before=RENEW_BEFORE, clock=clock)
 
     @property
     def transport(self) -> Transport:
@@ -63,8 +76,8 @@ class VaultClients:
         assert self._transport is not None  # Whoever asks has a client.
         return self._transport
 
-    async def current(self) -> Client:
-        """Return the client; concurrent callers wait for one login.
+    async def current(self) -> Clients:
+        """Return the clients; concurrent callers wait for one login.
 
         Raises:
             RetryableError: StoreUnavailable, RateLimited or CredentialsUnavailable.
@@ -72,8 +85,8 @@ class VaultClients:
         """
         return await self._clients.current()
 
-    async def after(self, refused: Client) -> Client:
-        """Return a client to use instead of one whose token the vault does not accept any more."""
+    async def after(self, refused: Clients) -> Clients:
+        """Return clients to use instead of those whose token a vault does not accept any more."""
         return await self._clients.after(refused)
 
     def close(self) -> None:
@@ -81,11 +94,11 @@ class VaultClients:
         if self._transport is not None:
             self._transport.disconnect()
 
-    async def _renewed(self) -> tuple[Client, float]:
+    async def _renewed(self) -> tuple[Clients, float]:
         if self._transport is None:
             self._transport = await self._requests.in_thread(self._new_transport)
         token = await self._token()
-        return self._client(token), max(0.0, token.expires_on - time.time())
+        return self._clients_of(token), max(0.0, token.expires_on - time.time())
 
     async def _token(self) -> AccessTokenInfo:
         transport, endpoints = self.transport, self._endpoints
@@ -118,15 +131,15 @@ class VaultClients:
         endpoints = self._endpoints
         return Transport(proxy=endpoints.proxy, no_proxy=endpoints.no_proxy, ca_file=endpoints.ca_file)
 
-    def _client(self, token: AccessTokenInfo) -> Client:
-        return SecretClient(
-            self._url,
-            _HeldToken(token, self._endpoints.scope),
-            transport=self._transport,
-            retry_total=0,  # Retries are ours: they look at the fence.
-            permit_redirects=False,  # A value goes to the vault, and nowhere else.
-            user_agent_use_env=False,
-        )
+    def _clients_of(self, token: AccessTokenInfo) -> Clients:
+        held = _HeldToken(token, self._endpoints.scope)
+        options = {
+            "transport": self._transport,
+            "retry_total": 0,  # Retries are ours: they look at the fence.
+            "permit_redirects": False,  # A value goes to the vault, and nowhere else.
+            "user_agent_use_env": False,
+        }
+        return Clients(SecretClient(self._url, held, **options), lambda url: KeyClient(url, held, **options))
 
 
 class _HeldToken:

@@ -21,7 +21,7 @@ BEING_DELETED = "ObjectIsBeingDeleted"
 BEING_RECOVERED = "ObjectIsBeingRecovered"
 IN_TRANSITION = frozenset({DELETED, BEING_DELETED, BEING_RECOVERED, "Conflict"})
 
-_CLOSED = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
+CLOSED = frozenset({"ForbiddenByFirewall", "ForbiddenByConnection"})
 _TRANSIENT = frozenset({"temporarily_unavailable", "AADSTS90033", "AADSTS90024"})
 
 _PERMISSIONS: Mapping[str, tuple[str, str]] = {
@@ -119,7 +119,7 @@ def told(refusal: AzureRefusal, *, operation: str, about: str | None, login: Azu
             f"{foreign(login.tenant_id)}, and this machine's clock"
         )
         return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)
-    if refusal.code in _CLOSED:
+    if refusal.code in CLOSED:
         message = f"{vault} lets no request in from here ({code}); allow this cluster's addresses or private endpoint"
         return PermanentError(Reason.STORE_ACCESS_DENIED, message)
     if refusal.status == 403:

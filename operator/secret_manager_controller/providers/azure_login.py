@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,13 @@ VAULT_SUFFIXES: Mapping[str, str] = {
     "login.chinacloudapi.cn": "vault.azure.cn",
 }
 """Where the vaults of each of Microsoft's clouds are, by the host of its Entra ID."""
+
+AZURE_KEY = re.compile(
+    r"(?P<key>(?P<vault>https://[a-z0-9-]{3,24}\.(?P<suffix>[a-z0-9-]+(?:\.[a-z0-9-]+)+))/keys/"
+    r"(?P<name>[0-9A-Za-z-]{1,127}))(?:/(?P<version>[0-9a-f]{32}))?"
+)
+"""A key of a Key Vault, with or without a version.
+https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates#object-identifiers"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import SecretValue, Version
 from secret_manager_controller.providers import calls
 from secret_manager_controller.providers.azure_calls import Answer, ask
-from secret_manager_controller.providers.azure_clients import VaultClients
+from secret_manager_controller.providers.azure_clients import Clients, VaultClients
 from secret_manager_controller.providers.azure_errors import DISABLED, NOT_FOUND, AzureRefusal, told
+from secret_manager_controller.providers.azure_kms import AzureKms
 from secret_manager_controller.providers.azure_login import AzureEndpoints, AzureLogin
 from secret_manager_controller.providers.azure_marks import Seen, inherited_mark
 from secret_manager_controller.providers.budget import Budgets
@@ -73,7 +74,7 @@ class Current:
 
 
 class VaultClient:
-    """One login to one vault. Safe for concurrent use on one event loop.
+    """One login to one vault, and to the keys of any. Safe for concurrent use on one event loop.
 
     Args:
         vault: the vault's name.
@@ -101,6 +102,7 @@ class VaultClient:
         self._requests = Requests("azure", place=self._host, on_call=on_call, retries=retries)
         self._logins = Requests("azure", place=f"login of {login.title}", on_call=on_call, retries=retries)
         self._clients = VaultClients(login, vault=vault, endpoints=endpoints, requests=self._logins)
+        self.kms = AzureKms(self._clients, login=login, endpoints=endpoints, on_call=on_call, retries=retries)
         # The mark that a secret inherits, by its name and the second in which its unmarked version was made.
         self._inherited: OrderedDict[tuple[str, int], OwnerMark | None] = OrderedDict()
 
@@ -139,16 +141,20 @@ class VaultClient:
                 await budget.take(within=BUDGET_PATIENCE)
             return None
 
-        async def make(client: SecretClient) -> Answer[T] | AzureRefusal:
+        async def make(clients: Clients) -> Answer[T] | AzureRefusal:
             transport = self._clients.transport
             return await self._requests.attempt(
-                operation, lambda: ask(transport, lambda: call(client)), fence=fence, before=before, again=self._again
+                operation,
+                lambda: ask(transport, lambda: call(clients.secrets)),
+                fence=fence,
+                before=before,
+                again=self._again,
             )
 
-        client = await self._clients.current()
-        outcome = await make(client)
+        clients = await self._clients.current()
+        outcome = await make(clients)
         if isinstance(outcome, AzureRefusal) and outcome.unauthorized:
-            outcome = await make(await self._clients.after(client))
+            outcome = await make(await self._clients.after(clients))
         if isinstance(outcome, AzureRefusal) and outcome.code not in unless:
             if outcome.throttled:
                 self._all.slow_down(outcome.retry_after or THROTTLED_REST)
@@ -216,6 +222,7 @@ class VaultClient:
     async def aclose(self) -> None:
         """Wait for requests under way, then end connections."""
         await self._requests.aclose()
+        await self.kms.aclose()
         await self._logins.aclose()
         self._clients.close()
 

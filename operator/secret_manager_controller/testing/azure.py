@@ -85,6 +85,7 @@ class AzureServer(servers.StoreServer):
         client_secret: the login of an application that exists.
         url: where one vault and Entra are without a proxy.
         environment: the variables that lead a controller to the server.
+        go_environment: the variables that lead a program in Go, such as sops, to the server and log it in.
         credentials: the data of a Secret with the login of the application.
     """
 
@@ -100,6 +101,13 @@ class AzureServer(servers.StoreServer):
             "HTTPS_PROXY": address["proxy_url"],
             "REQUESTS_CA_BUNDLE": address["ca_file"],
             "AZURE_TENANT_ID": address["tenant_id"],
+        }
+        self.go_environment = {
+            "HTTPS_PROXY": address["proxy_url"],
+            "SSL_CERT_FILE": address["ca_file"],
+            "AZURE_TENANT_ID": address["tenant_id"],
+            "AZURE_CLIENT_ID": address["client_id"],
+            "AZURE_CLIENT_SECRET": address["client_secret"],
         }
         self.credentials = {
             "tenant-id": address["tenant_id"].encode(),
@@ -125,7 +133,7 @@ class AzureServer(servers.StoreServer):
         return AzureFederation(tenant_id=login.tenant_id, client_id=login.client_id, token_file=token_file)
 
     def reset(self) -> None:
-        """Forget secrets, faults, quotas, calls, how vaults answer and the time that passed; vaults, logins stay."""
+        """Forget secrets, faults, quotas, calls, how vaults answer, the time that passed; vaults, keys, logins stay."""
         self._control("reset")
 
     def fail(
@@ -258,6 +266,17 @@ class AzureServer(servers.StoreServer):
     def destroy(self, name: str) -> None:
         """Delete a secret for good."""
         self._control("destroy", name=name, vault=self.vault)
+
+    def create_key(self, name: str, *, vault: str | None = None) -> str:
+        """Make a key, or a new version of it, in the first vault or another one; return its id with the version."""
+        vault = vault or self.vault
+        version = self._control("create_key", name=name, vault=vault)
+        return f"{self.endpoints.vault_url(vault)}/keys/{name}/{version}"
+
+    def enable_key(self, key: str, enabled: bool) -> None:
+        """Enable or disable the version of a key that an id names."""
+        host, _, name, version = key.removeprefix("https://").split("/")
+        self._control("enable_key", name=name, version=version, enabled=enabled, vault=host.partition(".")[0])
 
     def add_client(self, client_id: str, client_secret: str) -> AzureClientSecret:
         """Let there be another application; the call log tells it apart."""

@@ -108,6 +108,14 @@ class Controls:
         """Delete a secret for good."""
         del self._vault(vault).secrets[name.lower()]
 
+    def create_key(self, *, name: str, vault: str) -> str:
+        """Make a new version of a key; return the version."""
+        return self._application.keys[self._vault(vault).name].create(name)
+
+    def enable_key(self, *, name: str, version: str, enabled: bool, vault: str) -> None:
+        """Enable or disable a version of a key."""
+        self._application.keys[vault].enable(name, version, enabled=enabled)
+
     def add_client(self, *, client_id: str, client_secret: str) -> None:
         """Let there be another application."""
         self._application.entra.clients[client_id] = client_secret

@@ -17,6 +17,7 @@ from secret_manager_controller.testing import tokens
 AUDIENCE = "api://AzureADTokenExchange"
 """What a projected token must be meant for; Azure Government and Azure in China append USGov and China."""
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+OPENID_SCOPES = frozenset({"openid", "offline_access", "profile"})
 LIFETIME = 3600  # Seconds that an access token lasts; Entra's own are 60 to 90 minutes.
 
 
@@ -63,7 +64,9 @@ class Entra:
 
     def token(self, tenant: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Exchange a client secret or a federated token for an access token."""
-        client, scope = form.get("client_id", ""), form.get("scope", "")
+        # Some clients ask for OpenID's scopes beside the resource's.
+        scopes = [scope for scope in form.get("scope", "").split() if scope not in OPENID_SCOPES]
+        client, scope = form.get("client_id", ""), scopes[0] if len(scopes) == 1 else ""
         if tenant != self.tenant:
             raise EntraError(400, "invalid_request", 90002, f"Tenant '{tenant}' not found.")
         if form.get("grant_type") != "client_credentials" or not scope.endswith("/.default"):

@@ -11,7 +11,7 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from secret_manager_controller.testing.azure_entra import Entra, EntraError
+from secret_manager_controller.testing.azure_keys import Keys, asked_of_key
 from secret_manager_controller.testing.azure_quotas import Throttle
 from secret_manager_controller.testing.azure_vault import Vault, VaultError
 from secret_manager_controller.testing.calls import OK, Call
@@ -70,7 +71,7 @@ class Request:
     who: str = "-"
 
     def __post_init__(self) -> None:
-        """Find out which operation on which secret it asks for."""
+        """Find out which operation on which secret or key it asks for."""
         if self.vault is None:
             if _TOKEN_PATH.fullmatch(self.path):
                 self.operation = TOKEN
@@ -78,6 +79,8 @@ class Request:
                 self.operation = DISCOVERY
         elif self.path in {"/secrets", "/deletedsecrets"} and self.method == "GET":
             self.operation = "GetSecrets" if self.path == "/secrets" else "GetDeletedSecrets"
+        elif (asked := asked_of_key(self.method, self.path)) is not None:
+            self.operation, self.name, self.version = asked
         elif (match := _DELETED.fullmatch(self.path)) is not None:
             self.operation, self.name = _DELETED_OPERATIONS.get(self.method, "-"), unquote(match["name"])
         elif (match := _SECRET.fullmatch(self.path)) is not None:
@@ -111,6 +114,7 @@ class AzureApplication:
         self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
         self.entra = Entra(tenant, self.now)
         self.vaults = {vault: Vault(vault, self.now)}
+        self.keys: defaultdict[str, Keys] = defaultdict(Keys)
         self.throttle = Throttle(self.now)
         self._clock = clock
         self._numbered = 0
@@ -160,7 +164,7 @@ class AzureApplication:
                 return self._challenge(resource, given=bool(authorization))
             if (wait := self.throttle.refuse(vault.name, request.operation)) is not None:
                 return _throttled(wait)
-            document = _operate(vault, request)
+            document = _operate(vault, self.keys[vault.name], request)
             return Answer(HTTPStatus.NO_CONTENT if document is None else HTTPStatus.OK, document)
         except VaultError as error:
             body: dict[str, Any] = {"code": error.code, "message": error.message}
@@ -176,7 +180,7 @@ class AzureApplication:
             request.who = form.get("client_id", "-")
             return self.entra.token(match["tenant"], form)
         if (match := _DISCOVERY_PATH.fullmatch(request.path)) is not None:
-            base = f"{request.url}/{match['tenant']}"
+            base = f"{request.url.removesuffix(':443')}/{match['tenant']}"  # Clients compare the issuer with its host.
             return {
                 "issuer": f"{base}/v2.0",
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
@@ -199,7 +203,7 @@ class AzureApplication:
         return Answer(401, document, "Unauthorized", committed=False, headers={"WWW-Authenticate": header})
 
 
-def _operate(vault: Vault, request: Request) -> dict[str, Any] | None:
+def _operate(vault: Vault, keys: Keys, request: Request) -> dict[str, Any] | None:
     """Let a vault do what a request asks for."""
     name, url, query = request.name or "", request.url, request.query
     match request.operation:
@@ -221,6 +225,8 @@ def _operate(vault: Vault, request: Request) -> dict[str, Any] | None:
             return vault.delete_secret(url, name)
         case "RecoverDeletedSecret":
             return vault.recover(url, name)
+        case "Encrypt" | "Decrypt":
+            return keys.operate(url, request.operation, name, request.version, json.loads(request.body))
         case "PurgeDeletedSecret":
             vault.purge(name)
             return None
@@ -365,7 +371,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert self._host is not None  # The caller looked.
         if self._host.partition(":")[0] in LOOPBACK:
             first = next(iter(self.application.vaults))
-            return first if path.startswith(("/secrets", "/deletedsecrets")) else None
+            return first if path.startswith(("/secrets", "/deletedsecrets", "/keys")) else None
         return self._vault_of(self._host)
 
     def _vault_of(self, host: str) -> str | None:

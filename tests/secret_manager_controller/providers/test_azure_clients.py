@@ -266,7 +266,9 @@ class TestRenewal:
             clock.now += LIFETIME
             await clients.current()
             with clients.transport.within(5.0):
-                assert list(await asyncio.to_thread(lambda old=old: list(old.list_properties_of_secrets()))) == []
+                assert (
+                    list(await asyncio.to_thread(lambda old=old: list(old.secrets.list_properties_of_secrets()))) == []
+                )
 
 
 def test_titles_tell_the_identity():
