@@ -239,7 +239,11 @@ class Reconciler:
                 return None
         wrapped = await self.renderer.needed_of_kms(inputs, keys)
         keys = await self.data_keys.extended(
-            keys, wrapped, service=provider.key_service if wrapped else None, namespace=request.namespace
+            keys,
+            wrapped,
+            service=provider.key_service if wrapped else None,
+            namespace=request.namespace,
+            granted=grants.kms_keys,
         )
         desired = await self._desired(request, grants, inputs, keys)
         grants.check_names(desired.secrets)

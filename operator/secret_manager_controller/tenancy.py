@@ -41,11 +41,13 @@ class Tenancy:
     Attributes:
         controller_namespace: the controller's own.
         controller_account: the AWS account of the controller's own role, if it is known.
+        git_hosts: the Git servers that Applications' repositories may be on; in mode shared, without any, all.
     """
 
     controller_namespace: str
     mode: Mode = Mode.SHARED
     controller_account: str | None = None
+    git_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class SourceGrant:
         git_credentials: the Secret with the login to an Application's repository, in the object's own namespace.
         paths: the directories of it that may be read, each with all below it; None for all of it.
         artifact_hosts: hosts that its files may be fetched from beside the controller's own.
+        git_hosts: hosts that an Application's repository may be on; None for any.
     """
 
     kind: str
@@ -76,6 +79,7 @@ class SourceGrant:
     git_credentials: SecretGrant | None = None
     paths: tuple[str, ...] | None = None
     artifact_hosts: tuple[str, ...] = ()
+    git_hosts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Grants:
         name_prefixes: how the names of its secrets must begin; None for any name.
         ignore_case: whether the store takes names for the same that differ only in case, as Azure does.
         missing_keys: what grants the controller's SOPS keys, where they are not granted.
+        kms_keys: the keys of a KMS that may unwrap SOPS data keys; None where the controller's setting decides.
     """
 
     source: SourceGrant
@@ -96,6 +101,7 @@ class Grants:
     name_prefixes: tuple[str, ...] | None = None
     ignore_case: bool = False
     missing_keys: str | None = None
+    kms_keys: tuple[str, ...] | None = None
 
     def check_names(self, names: Iterable[SecretName]) -> None:
         """Refuse names that no grant covers; called before the store hears any of them.
@@ -155,20 +161,22 @@ def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequenc
     credentials = _credentials_of(spec, namespace)
     if tenancy.mode is Mode.SHARED:
         return Grants(
-            source=source,
+            source=replace(source, git_hosts=tenancy.git_hosts or None),
             credentials=credentials,
             key_namespaces=tuple(dict.fromkeys((namespace, tenancy.controller_namespace))),
         )
     paths, controller_keys = _reach(spec, namespace, policies)
-    hosts = tuple(host for policy in policies for host in policy.spec.artifact_hosts)
+    artifact_hosts = tuple(host for policy in policies for host in policy.spec.artifact_hosts)
+    git_hosts = (*tenancy.git_hosts, *(host for policy in policies for host in policy.spec.git_hosts))
     with_controller = (namespace, tenancy.controller_namespace) if controller_keys else (namespace,)
     return Grants(
-        source=replace(source, paths=paths, artifact_hosts=hosts),
+        source=replace(source, paths=paths, artifact_hosts=artifact_hosts, git_hosts=git_hosts),
         credentials=credentials,
         key_namespaces=tuple(dict.fromkeys(with_controller)),
         name_prefixes=_prefixes(spec, tenancy, policies),
         ignore_case=spec.provider.type is ProviderType.AZURE,
         missing_keys=None if tenancy.controller_namespace in with_controller else _missing_keys(spec, namespace),
+        kms_keys=tuple(key for policy in policies for key in policy.spec.kms_keys),
     )
 
 

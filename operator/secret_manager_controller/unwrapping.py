@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -41,8 +41,7 @@ class AllowedKeys:
     """The KMS keys that the administrator allows.
 
     Attributes:
-        keys: pairs of a namespace, or `ANY_NAMESPACE`, and a key's full id; one of Azure without a version stands for
-            all of its versions, which is what an id of the other clouds does anyway.
+        keys: pairs of a namespace, or `ANY_NAMESPACE`, and a key's full id; see `ids_of`.
     """
 
     keys: frozenset[tuple[str, str]] = frozenset()
@@ -69,9 +68,13 @@ class AllowedKeys:
 
     def allow(self, key: str, *, namespace: str) -> bool:
         """Tell whether an object of a namespace may use a key."""
-        azure = AZURE_KEY.fullmatch(key)
-        ids = {key} if azure is None else {key, azure["key"]}
-        return any((whose, each) in self.keys for whose in (ANY_NAMESPACE, namespace) for each in ids)
+        return any((whose, each) in self.keys for whose in (ANY_NAMESPACE, namespace) for each in ids_of(key))
+
+
+def ids_of(key: str) -> frozenset[str]:
+    """Return the ids that allow a key: its own and, for a version of a key of Azure, that of all its versions."""
+    azure = AZURE_KEY.fullmatch(key)
+    return frozenset({key} if azure is None else {key, azure["key"]})
 
 
 class DataKeyFinder:
@@ -88,7 +91,13 @@ class DataKeyFinder:
         self._kept: WeakKeyDictionary[KeyService, OrderedDict[bytes, tuple[float, bytes]]] = WeakKeyDictionary()
 
     async def extended(
-        self, keys: KeyRing, wanted: Iterable[WrappedKey], *, service: KeyService | None, namespace: str
+        self,
+        keys: KeyRing,
+        wanted: Iterable[WrappedKey],
+        *,
+        service: KeyService | None,
+        namespace: str,
+        granted: Collection[str] | None = None,
     ) -> KeyRing:
         """Return a ring that has the data keys too, or tells why they could not be unwrapped.
 
@@ -97,6 +106,7 @@ class DataKeyFinder:
             wanted: entries that the ring does not open.
             service: the KMS that the object's login may ask, if there is one.
             namespace: the object's.
+            granted: the keys that policies grant, in place of those that are allowed; None where no policy counts.
 
         Raises:
             RetryableError: KeyUnavailable: the KMS does not answer.
@@ -105,7 +115,7 @@ class DataKeyFinder:
         asked: dict[str, WrappedKey] = {}
         refused: dict[str, str] = {}
         for entry in wanted:
-            why = self._why_not(entry, service, namespace)
+            why = self._why_not(entry, service, namespace, granted)
             if why is None:
                 asked[entry.wrapped] = entry
             else:
@@ -125,12 +135,16 @@ class DataKeyFinder:
                     found[entry.wrapped] = outcome
         return dataclasses.replace(keys, data_keys=found, refused=refused)
 
-    def _why_not(self, entry: WrappedKey, service: KeyService | None, namespace: str) -> str | None:
+    def _why_not(
+        self, entry: WrappedKey, service: KeyService | None, namespace: str, granted: Collection[str] | None
+    ) -> str | None:
         """Return why an entry is not asked about, as a sentence's end; None if it is."""
         if entry.kind not in _KINDS:
             return "is of a kind that this controller does not use"
-        if not self._allowed.allow(entry.recipient, namespace=namespace):
+        if granted is None and not self._allowed.allow(entry.recipient, namespace=namespace):
             return "is not allowed: add its id to SOPS_KMS_KEYS of the controller"
+        if granted is not None and ids_of(entry.recipient).isdisjoint(granted):
+            return f"is not granted: have its id added to spec.kmsKeys of a SecretManagerPolicy for {namespace!r}"
         if service is None or service.kind != entry.kind:
             return f"is not asked: only the KMS of the object's own store is, with its login, and this is {entry.kind}"
         if entry.details:

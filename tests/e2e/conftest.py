@@ -1,6 +1,7 @@
 """One stack of real parts for a test process, a controller for a module, tenants for a test."""
 
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -57,6 +58,24 @@ def encrypt(sops):
         )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
+
+    return run
+
+
+@pytest.fixture
+def encrypt_by_kms(stack, sops):
+    """Return a function that lets the real sops encrypt with the test server's KMS; it returns the file as JSON."""
+
+    def run(arn, text="A: one\n"):
+        environment = {
+            "HOME": os.devnull,
+            "AWS_ENDPOINT_URL": stack.aws.endpoint_url,
+            "AWS_ACCESS_KEY_ID": stack.aws.access_keys.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": stack.aws.access_keys.secret_access_key,
+        }
+        command = [sops, "--encrypt", "--kms", arn, "--input-type", "yaml", "--output-type", "json", "/dev/stdin"]
+        ran = subprocess.run(command, input=text.encode(), capture_output=True, check=True, env=environment)
+        return json.loads(ran.stdout)
 
     return run
 

@@ -26,7 +26,7 @@ def stack(start_stack, tool, example_key):
 
 @pytest.fixture(scope="module")
 def controller(stack):
-    with stack.controller(GIT_REFRESH_SECONDS="1") as running:
+    with stack.controller(GIT_REFRESH_SECONDS="1", GIT_HOSTS="127.0.0.1") as running:
         yield running
 
 
@@ -230,6 +230,18 @@ def test_a_redirect_is_not_followed(server, tenant, repository, tmp_path):
         status = tenant.ready(reason="FetchFailed")
         assert "redirects are not followed" in message(status)
         assert canary.requests == []
+
+
+def test_a_server_that_is_not_allowed_sees_no_request(server, tenant, repository):
+    """It is the same one, by another name."""
+    commit(repository, A="1")
+    source = git_source(server, tenant)
+    application_of(tenant, source=source | {"repoURL": source["repoURL"].replace("127.0.0.1", "localhost")})
+    server.requests.clear()
+    apply_object(tenant)
+    status = tenant.ready(reason="AccessDenied")
+    assert "is on the host 'localhost', which is not an allowed one: have it added to spec.gitHosts" in message(status)
+    assert server.requests == []
 
 
 def test_an_application_that_is_missing_is_waited_for_and_seen_when_it_comes(server, tenant, repository):

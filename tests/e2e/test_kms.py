@@ -1,8 +1,6 @@
 """SOPS files whose data keys only a KMS unwraps, by the real controller; and metadata that would send it elsewhere."""
 
 import json
-import os
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,24 +23,6 @@ def controller(stack, keys):
     """Run a controller that allows them."""
     with stack.controller(SOPS_KMS_KEYS=f"{keys[0]}, of-another={keys[1]}") as running:
         yield running
-
-
-@pytest.fixture
-def encrypt_by_kms(stack, sops):
-    """Return a function that lets the real sops encrypt with the test server's KMS; it returns the file as JSON."""
-
-    def run(arn, text="A: one\n"):
-        environment = {
-            "HOME": os.devnull,
-            "AWS_ENDPOINT_URL": stack.aws.endpoint_url,
-            "AWS_ACCESS_KEY_ID": stack.aws.access_keys.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": stack.aws.access_keys.secret_access_key,
-        }
-        command = [sops, "--encrypt", "--kms", arn, "--input-type", "yaml", "--output-type", "json", "/dev/stdin"]
-        ran = subprocess.run(command, input=text.encode(), capture_output=True, check=True, env=environment)
-        return json.loads(ran.stdout)
-
-    return run
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Tenants kept apart on real parts, in mode isolated: what is not granted is neither read nor written."""
 
+import json
+
 import pytest
 
 from secret_manager_controller.kube import SECRET_MANAGER_POLICIES
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.testing.stack import condition
-from secret_manager_controller.testing.tenants import ENV, dotenv
+from secret_manager_controller.testing.tenants import ENV, YAML, dotenv
 
 pytestmark = [pytest.mark.real]
 
@@ -99,6 +101,21 @@ def test_a_label_puts_a_namespace_under_a_policy_whose_status_tells_so(stack, te
     status = stack.wait("the policy's status", told)
     assert (status["matchedNamespaces"], status["namespaces"]) == (1, [tenant.namespace])
     assert condition(status)["status"] == "True"
+
+
+def test_a_key_of_a_kms_is_asked_once_a_policy_grants_it(stack, tenant, policies, encrypt_by_kms):
+    """The login could decrypt with it all along."""
+    arn = stack.aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    policies.put("own", tenant.namespace, stores=[store(stack)])
+    tenant.commit({YAML: json.dumps(encrypt_by_kms(arn))})
+    stack.aws.clear_calls()
+    tenant.apply()
+    status = tenant.ready(reason="DecryptionFailed")
+    assert f"{arn} is not granted: have its id added to spec.kmsKeys of a SecretManagerPolicy" in message(status)
+    assert [call for call in stack.aws.calls() if call.operation == "Decrypt"] == []
+    policies.put("own", tenant.namespace, stores=[store(stack)], kmsKeys=[arn])
+    tenant.ready()
+    assert tenant.values() == {"A": b"one"}
 
 
 @pytest.mark.parametrize("reference", ["source", "credentials"])

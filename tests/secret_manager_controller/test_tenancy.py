@@ -2,7 +2,7 @@
 
 import pytest
 
-from secret_manager_controller.errors import AccessDenied
+from secret_manager_controller.errors import AccessDenied, ConfigError
 from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.spec import parse_spec
 from secret_manager_controller.tenancy import (
@@ -337,6 +337,34 @@ def test_azures_names_are_compared_without_case():
 def test_a_policy_adds_hosts_that_artifacts_may_come_from():
     granted = isolated(spec(), STORE, policy(artifactHosts=["files.example"]))
     assert granted.source.artifact_hosts == ("files.example",)
+
+
+def test_git_servers_are_those_of_the_controller_and_of_policies():
+    """In mode shared without any set, every server is allowed; in mode isolated none is."""
+    application = spec(source={"kind": "Application"})
+    assert shared(application).source.git_hosts is None
+    assert isolated(application, STORE).source.git_hosts == ()
+    granted = STORE, policy(gitHosts=["git.example"])
+    everywhere = {"controller_namespace": CONTROLLER, "git_hosts": ("own.example",)}
+    tenancy = Tenancy(**everywhere, mode=Mode.ISOLATED)
+    found = authorize(application, namespace="team-a", tenancy=tenancy, policies=granted)
+    assert found.source.git_hosts == ("own.example", "git.example")
+    assert authorize(application, namespace="team-a", tenancy=Tenancy(**everywhere)).source.git_hosts == (
+        "own.example",
+    )
+
+
+def test_keys_of_a_kms_are_those_of_policies_and_in_mode_shared_the_controllers():
+    arn, vault = "arn:aws:kms:eu-central-1:123456789012:key/0c6f", "https://keys.vault.azure.net/keys/team-a"
+    assert shared(spec()).kms_keys is None
+    assert isolated(spec(), STORE).kms_keys == ()
+    assert isolated(spec(), STORE, policy(kmsKeys=[arn]), policy(kmsKeys=[vault])).kms_keys == (arn, vault)
+
+
+@pytest.mark.parametrize("key", ["*", "arn:aws:kms:eu-central-1:123456789012:key/*", "https://v/keys/", "projects/p"])
+def test_a_policy_names_keys_of_a_kms_in_full(key):
+    with pytest.raises(ConfigError, match="kmsKeys"):
+        policy(kmsKeys=[key])
 
 
 @pytest.mark.parametrize("grant", [shared, lambda declared: isolated(declared, STORE)], ids=["shared", "isolated"])

@@ -34,9 +34,9 @@ class Bench:
         self.service = Service()
         self.finder = DataKeyFinder(AllowedKeys.parse(allowed), clock=lambda: self.now)
 
-    async def ring(self, *entries, keys=KeyRing(), namespace="team-a", service="mine"):  # noqa: B008 - it is frozen.
+    async def ring(self, *entries, keys=KeyRing(), namespace="team-a", service="mine", granted=None):  # noqa: B008 - it is frozen.
         service = self.service if service == "mine" else service
-        return await self.finder.extended(keys, entries, service=service, namespace=namespace)
+        return await self.finder.extended(keys, entries, service=service, namespace=namespace, granted=granted)
 
 
 @pytest.fixture
@@ -95,6 +95,19 @@ async def test_a_key_of_one_namespace_is_no_oracle_for_another():
     assert "is not allowed" in (await bench.ring(entry(), namespace="team-b")).refused[entry().label]
     assert (await bench.ring(entry(recipient=OTHER), namespace="team-b")).data_keys
     assert [key for key, _, _ in bench.service.asked] == [ARN, OTHER]
+
+
+async def test_where_policies_count_they_alone_grant_keys():
+    bench = Bench(ARN)
+    refused = await bench.ring(entry(), granted=())
+    assert "have its id added to spec.kmsKeys of a SecretManagerPolicy for 'team-a'" in refused.refused[entry().label]
+    assert (refused.data_keys, bench.service.asked) == ({}, [])
+    assert (await bench.ring(entry(recipient=OTHER), granted=[OTHER])).data_keys
+
+
+async def test_a_grant_that_is_gone_opens_nothing_from_memory(bench):
+    assert (await bench.ring(entry(), granted=[ARN])).data_keys
+    assert not (await bench.ring(entry(), granted=[OTHER])).data_keys
 
 
 async def test_a_refusal_is_told_and_an_outage_is_tried_again(bench):

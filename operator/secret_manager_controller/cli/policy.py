@@ -16,7 +16,7 @@ from secret_manager_controller.cli.view import status_of
 from secret_manager_controller.errors import AccessDenied, ConfigError
 from secret_manager_controller.kube import NAMESPACES, SECRET_MANAGER_POLICIES, KubeClient, KubeError
 from secret_manager_controller.model.policy import Policy, parse_policy
-from secret_manager_controller.model.spec import Spec, parse_spec
+from secret_manager_controller.model.spec import SourceKind, Spec, parse_spec
 from secret_manager_controller.tenancy import Decision, Grants, Mode, Tenancy, authorize, explain
 
 
@@ -78,7 +78,7 @@ async def _explain(key: ObjectKey, tenancy: Tenancy, where: ClusterOptions) -> b
     rows = [(one.field, printable(one.target), _verdict_of(one)) for one in decisions]
     if not denied:
         grants = authorize(spec, namespace=key.namespace, tenancy=tenancy, policies=policies)
-        rows += _further_rows(grants, tenancy, names)
+        rows += _further_rows(grants, key.namespace, tenancy, names)
     for field, what, told in rows:
         say(f"\n{field}: {what}")
         say(f"  {told}")
@@ -91,16 +91,28 @@ def _verdict_of(decision: Decision) -> str:
     return f"allowed: {printable(decision.granted_by)}"
 
 
-def _further_rows(grants: Grants, tenancy: Tenancy, names: str | None) -> list[tuple[str, str, str]]:
-    """Return what the grants mean for names and keys."""
+def _further_rows(grants: Grants, namespace: str, tenancy: Tenancy, names: str | None) -> list[tuple[str, str, str]]:
+    """Return what the grants mean for names, keys and Git servers, which no spec names."""
     prefixes = (
         "any name" if grants.name_prefixes is None else "names that begin with " + ", ".join(grants.name_prefixes)
     )
     keys = "allowed" if tenancy.controller_namespace in grants.key_namespaces else f"denied: {grants.missing_keys}"
-    return [
+    rows = [
         ("spec.secrets", printable(prefixes), "allowed" if names is None else f"denied: {printable(names)}"),
         ("(SOPS keys)", "the controller's, if the namespace has none", printable(keys)),
     ]
+    if grants.kms_keys is not None:
+        rows.append(("(KMS keys)", "keys of a KMS that files name", _listed("kmsKeys", grants.kms_keys, namespace)))
+    if grants.source.kind == SourceKind.APPLICATION and grants.source.git_hosts is not None:
+        what = "the host of the Application's repository, beside those of GIT_HOSTS"
+        rows.append(("(Git servers)", what, _listed("gitHosts", grants.source.git_hosts, namespace)))
+    return rows
+
+
+def _listed(field: str, granted: Sequence[str], namespace: str) -> str:
+    if granted:
+        return printable(f"allowed: {', '.join(granted)}")
+    return printable(f"denied: no SecretManagerPolicy for {namespace!r} has any in spec.{field}")
 
 
 def _names_denied(spec: Spec, key: ObjectKey, tenancy: Tenancy, policies: Sequence[Policy], body: Body) -> str | None:

@@ -17,7 +17,7 @@ from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.kube import LIST_CHUNK, SECRETS, KubeClient, KubeError, ResourcePath
 from secret_manager_controller.sources.git.github import TOKEN_SECONDS, installation_token
 from secret_manager_controller.sources.git.login import ArgoSecret, GitLogin, argo_login, login_of
-from secret_manager_controller.sources.git.remote import Remote
+from secret_manager_controller.sources.git.remote import Remote, check_host
 from secret_manager_controller.sources.protocol import SecretReference, SourceReference
 
 LABEL = "argocd.argoproj.io/secret-type"
@@ -66,6 +66,7 @@ class GitLogins:
         else:
             login = await self._argo(ref.namespace, remote, project)
         if login.github_app is not None:
+            check_host(login.github_app.host, ref.git_hosts, of=f"the GitHub App's API for {ref.kind} {ref.name}")
             login = await self._with_token(login)
         if remote.scheme == "ssh" and login.known_hosts is None:
             name, key = KNOWN_HOSTS

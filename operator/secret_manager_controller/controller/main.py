@@ -332,6 +332,7 @@ def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
         controller_namespace=settings.namespace,
         mode=settings.tenancy_mode,
         controller_account=role[4] if len(role) > 5 else None,
+        git_hosts=settings.git_hosts,
     )
 
 

@@ -47,6 +47,9 @@ class Settings:
         cache_directory: `CACHE_DIRECTORY`: where artifacts (encrypted, as they are in Git) are kept.
         artifact_hosts: `ARTIFACT_HOSTS`: host names, separated by commas, that Flux' artifacts may come from, each with
             all below it.
+        git_hosts: `GIT_HOSTS`: host names, separated by commas, of Git servers that Applications' repositories may be
+            on, each with all below it; without any, every server in mode shared, and those of policies in mode
+            isolated.
         git_refresh: `GIT_REFRESH_SECONDS`: how long the refs of an Application's repository count as what they were.
         tenancy_mode: `TENANCY_MODE`: isolated, or shared by one team.
         workers: `WORKERS`: how many objects are reconciled at a time.
@@ -71,6 +74,7 @@ class Settings:
     cluster_id: str | None
     cache_directory: Path
     artifact_hosts: tuple[str, ...]
+    git_hosts: tuple[str, ...]
     git_refresh: float
     tenancy_mode: Mode
     workers: int
@@ -98,7 +102,8 @@ class Settings:
             log_level=_log_level(env),
             cluster_id=env.get("CLUSTER_ID") or None,
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
-            artifact_hosts=_hosts(env.get("ARTIFACT_HOSTS") or DEFAULT_ARTIFACT_HOSTS),
+            artifact_hosts=_hosts(env, "ARTIFACT_HOSTS", DEFAULT_ARTIFACT_HOSTS),
+            git_hosts=_hosts(env, "GIT_HOSTS", ""),
             git_refresh=_number(env, "GIT_REFRESH_SECONDS", 60, least=1, most=86_400),
             tenancy_mode=_mode(env),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
@@ -121,10 +126,11 @@ def _mode(env: Mapping[str, str]) -> Mode:
         raise SettingsError(f"TENANCY_MODE={foreign(raw)!r}: expected {' or '.join(Mode)}") from None
 
 
-def _hosts(raw: str) -> tuple[str, ...]:
+def _hosts(env: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    raw = env.get(name) or default
     hosts = tuple(host.strip() for host in raw.split(",") if host.strip(" ."))
-    if not hosts or any(not _HOST.fullmatch(host) for host in hosts):
-        raise SettingsError(f"ARTIFACT_HOSTS={foreign(raw)!r}: expected host names without ports, separated by commas")
+    if (raw and not hosts) or any(not _HOST.fullmatch(host) for host in hosts):
+        raise SettingsError(f"{name}={foreign(raw)!r}: expected host names without ports, separated by commas")
     return hosts
 
 

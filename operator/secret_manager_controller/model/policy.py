@@ -30,6 +30,15 @@ GrantedPath = Annotated[
 NamePrefix = Annotated[str, text("^[A-Za-z0-9/_+=.@-]+$", longest=255, shortest=1)]
 HostName = Annotated[str, text(r"^[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$", longest=253)]
 RoleArnName = Annotated[str, text(r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+$", longest=512)]
+KmsKeyId = Annotated[
+    str,
+    text(
+        r"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]+"
+        r"|projects/[a-z0-9:.-]+/locations/[a-z0-9-]+/keyRings/[A-Za-z0-9_-]+/cryptoKeys/[A-Za-z0-9_-]+"
+        r"|https://[a-z0-9-]+(\.[a-z0-9-]+)+/keys/[0-9A-Za-z-]+(/[0-9a-f]{32})?)$",
+        longest=512,
+    ),
+]
 AccountId = Annotated[str, text("^[0-9]{12}$", longest=12)]
 
 MAX_LISTED_NAMESPACES = 100
@@ -216,6 +225,13 @@ class PolicySpec(Block):
     credentials: FromJson[tuple[GrantedSecret, ...]] = Field(
         default=(), max_length=64, description="Secrets of other namespaces that auth.secretName may name."
     )
+    kms_keys: FromJson[tuple[KmsKeyId, ...]] = Field(
+        default=(),
+        max_length=64,
+        description="Keys of a KMS that may unwrap SOPS data keys, by their full ids: ARNs of AWS KMS, "
+        "projects/…/cryptoKeys/… of Google, https://<vault>.<domain>/keys/<name> of Azure (all versions; with "
+        "/<version>, that one). One that two tenants share opens each one's files to the other.",
+    )
     telemetry_hosts: FromJson[tuple[HostName, ...]] = Field(
         default=(),
         max_length=64,
@@ -227,6 +243,12 @@ class PolicySpec(Block):
         max_length=64,
         description="Hosts that a source's files may be fetched from, each with all below it, beside those of the "
         "controller's ARTIFACT_HOSTS.",
+    )
+    git_hosts: FromJson[tuple[HostName, ...]] = Field(
+        default=(),
+        max_length=64,
+        description="Git servers that the repositories of Applications may be on, each host with all below it, beside "
+        "those of the controller's GIT_HOSTS.",
     )
 
 

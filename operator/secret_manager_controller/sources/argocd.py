@@ -19,7 +19,7 @@ from secret_manager_controller.errors import PermanentError, Reason, RetryableEr
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.git.login import Access, GitLogin
-from secret_manager_controller.sources.git.remote import Remote, parse_remote
+from secret_manager_controller.sources.git.remote import Remote, check_host, parse_remote
 from secret_manager_controller.sources.git.repositories import GitRepositories, repository_key
 from secret_manager_controller.sources.git.targets import MAX_TARGET, Commit, find_commit, full_commit
 from secret_manager_controller.sources.protocol import ReadObject, RevisionReplaced, SourceReference
@@ -111,6 +111,8 @@ class ArgoSource:
             message = f"{_name(ref)} does not exist; create it or correct spec.sourceRef"
             raise RetryableError(Reason.SOURCE_NOT_FOUND, message)
         target = git_target(application, source_name=ref.source_name, of=_name(ref))
+        # Whoever may write an Application decides where its repository is.
+        check_host(target.remote.host, ref.git_hosts, of=f"the repository of {_name(ref)}")
         return target, Access(target.remote, await self._logins.find(ref, target.remote, project=target.project))
 
     def _remember(self, ref: SourceReference, synced: str) -> None:

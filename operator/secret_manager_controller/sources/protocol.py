@@ -54,6 +54,11 @@ class SourceReference(Protocol):
         ...
 
     @property
+    def git_hosts(self) -> tuple[str, ...] | None:
+        """Hosts that an Application's repository may be on; None for any."""
+        ...
+
+    @property
     def source_name(self) -> str | None:
         """Which of an Application's sources to read."""
         ...
@@ -89,6 +94,7 @@ class Source(Protocol):
         Raises:
             RetryableError: SourceNotFound, SourceNotReady.
             PermanentError: the source publishes what this version cannot read; SourceNotVerified.
+            AccessDenied: its repository's host is not an allowed one.
         """
         ...
 

@@ -73,3 +73,17 @@ def test_a_refusal_names_the_rights_that_are_needed(cluster, msmctl):
     result = msmctl("policy", "explain", "-n", "team-a", "app")
     assert result.exit_code == 1
     assert "it needs get on namespaces and list on secretmanagerpolicies" in result.stderr
+
+
+def test_what_no_spec_names_is_shown_too(cluster, msmctl):
+    application = SPEC | {"sourceRef": {"kind": "Application", "name": "services"}}
+    cluster.put({"metadata": {"namespace": "team-a", "name": "app"}, "spec": application})
+    result = msmctl("policy", "explain", "-n", "team-a", "app")
+    assert result.exit_code == 0
+    assert "denied: no SecretManagerPolicy for 'team-a' has any in spec.kmsKeys" in result.stdout
+    assert "denied: no SecretManagerPolicy for 'team-a' has any in spec.gitHosts" in result.stdout
+    grants = {"kmsKeys": ["https://keys.vault.azure.net/keys/team-a"], "gitHosts": ["git.example"]}
+    cluster.policies = [POLICY | {"spec": POLICY["spec"] | grants}]
+    result = msmctl("policy", "explain", "-n", "team-a", "app")
+    assert "allowed: https://keys.vault.azure.net/keys/team-a" in result.stdout
+    assert "allowed: git.example" in result.stdout

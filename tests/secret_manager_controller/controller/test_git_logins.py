@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import pytest
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.secrets import SecretReader
-from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import AccessDenied, ControllerError, PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import SECRETS, KubeError
 from secret_manager_controller.sources.git.github import app_jwt, installation_token
 from secret_manager_controller.sources.git.login import GithubApp
@@ -33,6 +33,7 @@ class Ref:
     namespace: str = "argocd"
     name: str = "app"
     require_verified: bool = False
+    git_hosts: tuple[str, ...] | None = None
     source_name: str | None = None
     git_credentials: SecretGrant | None = None
 
@@ -230,6 +231,14 @@ async def test_a_key_that_is_none_is_told(github, session):
     with pytest.raises(PermanentError, match="no RSA key"):
         await installation_token(session, GithubApp("1", "2", github.url, b"canary"), now=1000)
     assert github.requests == []
+
+
+async def test_an_app_whose_api_is_on_a_server_that_is_not_allowed_is_not_logged_in(world, app_key):
+    """The Secret names that server, and may be a tenant's own."""
+    app = {"githubAppID": "12", "githubAppInstallationID": "34", "githubAppPrivateKey": pem(app_key).decode()}
+    world.secret(**app, githubAppBaseURL="https://canary.invalid/api/v3")
+    with pytest.raises(AccessDenied, match=r"GitHub App's API .* is on the host 'canary\.invalid'"):
+        await world.find(replace(NAMED, git_hosts=("git.example",)))
 
 
 async def test_a_token_is_used_for_as_long_as_it_lives(world, github, app_key, monkeypatch):

@@ -22,6 +22,7 @@ def test_everything_has_a_default():
         cluster_id=None,
         cache_directory=Path("/tmp/secret-manager-controller"),
         artifact_hosts=("svc", "svc.cluster.local"),
+        git_hosts=(),
         git_refresh=60.0,
         workers=16,
         shutdown_grace=20.0,
@@ -49,6 +50,7 @@ def test_everything_has_a_default():
         pytest.param(
             {"ARTIFACT_HOSTS": "a.example, 10.0.0.1"}, "artifact_hosts", ("a.example", "10.0.0.1"), id="hosts"
         ),
+        pytest.param({"GIT_HOSTS": "git.example,"}, "git_hosts", ("git.example",), id="Git hosts"),
         pytest.param({"KUSTOMIZE_BINARY": "/bin/k"}, "kustomize_binary", "/bin/k", id="kustomize"),
         pytest.param(
             {"SOPS_KMS_KEYS": f"{KMS_KEY},\n team-a={KMS_KEY} ,"},

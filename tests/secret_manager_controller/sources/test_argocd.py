@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from secret_manager_controller.errors import PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, RetryableError
 from secret_manager_controller.sources.argocd import ArgoSource, git_target, slim_application
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.git.login import GitLogin
@@ -102,6 +102,7 @@ class Ref:
     namespace: str = "argocd"
     name: str = "app"
     require_verified: bool = False
+    git_hosts: tuple[str, ...] | None = None
     source_name: str | None = None
     git_credentials: None = None
 
@@ -158,6 +159,23 @@ async def test_a_commit_becomes_a_tree(world):
         assert tree.read_file("apps/x/a.env") == b"A=1\n"
         assert tree.read_file("elsewhere/b") == b"b"  # The whole repository, whatever the Application's own path.
     assert set(world.projects) == {"default"}
+
+
+async def test_a_server_that_is_not_allowed_sees_no_request_and_its_login_is_not_looked_for(world):
+    """Whoever may write an Application must not choose what the controller connects to."""
+    world.repository.commit({"a": "1"})
+    world.application()
+    revision = await world.source.resolve(Ref(git_hosts=("127.0.0.1",)))
+    world.server.requests.clear()
+    world.projects.clear()
+    for hosts in (), ("git.example",):
+        elsewhere = Ref(git_hosts=hosts)
+        with pytest.raises(AccessDenied, match=r"Application argocd/app is on the host '127\.0\.0\.1'"):
+            await world.source.resolve(elsewhere)
+        with pytest.raises(AccessDenied):
+            async with world.source.fetch(elsewhere, revision):
+                pass
+    assert (world.server.requests, world.projects) == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["branch", "tag", "annotated", "commit", "HEAD", "none", "range"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.sources.git.remote import Remote, parse_known_remote
@@ -26,6 +27,11 @@ class GithubApp:
     installation: str
     api: str
     key: bytes = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host of its API."""
+        return urlsplit(self.api).hostname or ""
 
 
 @dataclass(frozen=True, slots=True)

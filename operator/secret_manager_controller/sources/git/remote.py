@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from secret_manager_controller.errors import PermanentError, Reason, foreign
+from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, foreign
+from secret_manager_controller.model.hosts import host_matches
 
 _USER = r"(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})"
 _HOST = r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)"
@@ -90,3 +92,21 @@ def parse_known_remote(url: object) -> Remote | None:
         kind: Literal["https", "ssh"] = "https" if scheme == "https" else "ssh"
         return Remote(kind, address, host, port, path.strip("/"), user)
     return None
+
+
+def check_host(host: str, allowed: Iterable[str] | None, *, of: str) -> None:
+    """Refuse a server that is not allowed, before anything is sent to it.
+
+    Args:
+        host: the server.
+        allowed: hosts, each with all below it; None for any.
+        of: whose it is, for messages.
+
+    Raises:
+        AccessDenied: it is none of them.
+    """
+    if allowed is not None and not host_matches(host, allowed):
+        raise AccessDenied(
+            f"{of} is on the host {foreign(host)!r}, which is not an allowed one: have it added to spec.gitHosts of a "
+            "SecretManagerPolicy for the object's namespace, or to the controller's GIT_HOSTS"
+        )

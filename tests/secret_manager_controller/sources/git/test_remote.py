@@ -2,8 +2,8 @@
 
 import pytest
 
-from secret_manager_controller.errors import PermanentError, Reason
-from secret_manager_controller.sources.git.remote import parse_remote
+from secret_manager_controller.errors import AccessDenied, PermanentError, Reason
+from secret_manager_controller.sources.git.remote import check_host, parse_remote
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,16 @@ def test_nothing_else_is_and_it_is_not_quoted(url):
     assert Reason.SOURCE_UNSUPPORTED is caught.value.reason
     assert "canary" not in caught.value.message
     assert len(caught.value.message) < 350
+
+
+@pytest.mark.parametrize("host", ["git.example", "a.git.example", "GIT.example"])
+def test_an_allowed_server_and_all_below_it_may_be_asked(host):
+    check_host(host, ["git.example"], of="it")
+    check_host(host, None, of="it")
+
+
+@pytest.mark.parametrize("host", ["git.example.evil", "xgit.example", "example", "169.254.169.254", ""])
+def test_no_other_server_may_be_asked_where_servers_are_listed(host):
+    for allowed in ["git.example"], []:
+        with pytest.raises(AccessDenied, match=r"have it added to spec\.gitHosts of a SecretManagerPolicy"):
+            check_host(host, allowed, of="it")
