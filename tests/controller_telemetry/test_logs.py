@@ -1,5 +1,6 @@
-"""Logs are JSON lines, and no credential gets through them."""
+"""Logs are lines of fields, and no credential gets through them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -7,27 +8,33 @@ import warnings
 
 import pytest
 
-from controller_telemetry.logs import REDACTED, configure_logging, redact
+from controller_telemetry.logs import REDACTED, LogFormat, configure_logging, every_line_with, redact
 
 CANARY = "canary9f3a1b7c"
 
 
 @pytest.fixture
-def log():
-    """Return a function that logs and returns the records as parsed."""
+def lines():
+    """Return a function that logs in a format and returns the lines."""
     stream = io.StringIO()
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    configure_logging("debug", stream=stream, quiet=("quiet",), hidden=("settings",))
 
-    def record(write):
+    def told(write, style=LogFormat.JSON):
+        configure_logging("debug", style=style, stream=stream, quiet=("quiet",), hidden=("settings",))
         write(logging.getLogger("app"))
-        return [json.loads(line) for line in stream.getvalue().splitlines()]
+        return stream.getvalue().splitlines()
 
-    yield record
+    yield told
     root.handlers[:], root.level = before, level
     logging.captureWarnings(capture=False)
     logging.getLogger("quiet").setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def log(lines):
+    """Return a function that logs and returns the records as parsed."""
+    return lambda write: [json.loads(line) for line in lines(write)]
 
 
 def test_a_record_is_one_json_line_with_its_extras(log):
@@ -97,3 +104,51 @@ def test_quiet_loggers_tell_warnings_only_and_hidden_attributes_nothing(log):
 def test_an_unknown_level_is_an_error(log):  # The fixture puts the handlers back.
     with pytest.raises(ValueError, match="LOUD"):
         configure_logging("loud")
+
+
+def test_every_format_tells_the_same_fields(lines):
+    def write(logger):
+        with every_line_with(shard=7):
+            logger.warning("Not ready", extra={"object": "a/b", "error": 'no "x": a=b', "count": 2, "revision": None})
+
+    (line,) = lines(write, LogFormat.LOGFMT)
+    assert line.split(" ", 1)[1] == (
+        r'level=WARNING logger=app message="Not ready" object=a/b error="no \"x\": a=b" count=2 revision=null shard=7'
+    )
+
+
+def test_a_console_shows_time_level_and_message_first(lines):
+    (line,) = lines(lambda logger: logger.info("Store updated", extra={"changes": "created 2"}), LogFormat.CONSOLE)
+    assert line.split(" ", 1)[1] == 'INFO    Store updated logger=app changes="created 2"'
+
+
+@pytest.mark.parametrize("style", LogFormat)
+def test_no_text_begins_a_line_or_escapes_redaction_in_any_format(lines, style):
+    text = f"a\r\nlevel=ERROR \x1b[31m\u2028 password: {CANARY}"
+    told = lines(lambda logger: logger.warning(text, extra={"error": text, "n": [text]}), style)
+    assert len(told) == 1
+    assert CANARY not in told[0]
+    assert told[0].isprintable()
+    assert told[0].count(REDACTED) == 3
+
+
+def test_a_repeat_is_left_out_at_the_root(log):
+    def write(logger):
+        for _ in range(3):
+            logger.warning("Not ready", extra={"object": "a/b"})
+
+    assert len(log(write)) == 1
+
+
+async def test_further_fields_follow_the_work_and_its_tasks(log):
+    async def work(logger):
+        logger.info("inside")
+
+    logger = logging.getLogger("app")
+    records = log(lambda _: None)
+    with every_line_with(shard=3):
+        task = asyncio.ensure_future(work(logger))
+    await task
+    logger.info("outside")
+    records = log(lambda _: None)
+    assert [record.get("shard") for record in records] == [3, None]

@@ -44,7 +44,7 @@ from secret_manager_controller.controller.shard_metrics import ShardCollector
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.trace_metrics import TraceCollector
-from secret_manager_controller.controller.traces import CheckGranted, ObjectTraces
+from secret_manager_controller.controller.traces import ObjectTraces
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
@@ -62,9 +62,9 @@ from secret_manager_controller.kube import (
     ResourcePath,
 )
 from secret_manager_controller.model.secret import HashKey
-from secret_manager_controller.model.spec import SourceKind, Spec
+from secret_manager_controller.model.spec import SourceKind
 from secret_manager_controller.providers.budget import SHARED_BUDGETS
-from secret_manager_controller.reconcile import NoPolicies, Policies, Reconciler
+from secret_manager_controller.reconcile import NoPolicies, Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.render.sandbox import Limits
@@ -74,7 +74,7 @@ from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.git.private import sweep_private_directories
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.kinds import SourceOfKind
-from secret_manager_controller.tenancy import Mode, Tenancy, check_telemetry
+from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.unwrapping import DataKeyFinder
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
@@ -144,8 +144,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         sources = WatchedSources(kube, kinds)
         reader = SecretReader(kube, clock=loop.time)
         tenancy, policies = tenancy_of(settings, os.environ), book if isolated else NoPolicies()
-        check = functools.partial(check_traces, tenancy=tenancy, policies=policies)
-        traces = stack.enter_context(object_traces(reader, metrics, check))
+        traces = stack.enter_context(object_traces(reader, metrics))
 
         def distrust() -> None:
             sources.distrust()
@@ -207,7 +206,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
 
 
 @contextmanager
-def object_traces(reader: SecretReader, metrics: Metrics, check: CheckGranted) -> Iterator[ObjectTraces]:
+def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTraces]:
     """Make what tells where traces go, and send at the end what is still queued.
 
     Raises:
@@ -216,7 +215,7 @@ def object_traces(reader: SecretReader, metrics: Metrics, check: CheckGranted) -
     tracers = Tracers()
     agent = {name: os.environ[name] for name in ("DD_AGENT_HOST",) if name in os.environ}
     try:
-        traces = ObjectTraces(tracers, reader, without_ambient_settings(os.environ) | agent, check=check)
+        traces = ObjectTraces(tracers, reader, without_ambient_settings(os.environ) | agent)
     except ValueError as error:
         raise StartupError(f"cannot start: {error}") from error
     metrics.registry.register(TraceCollector(tracers))
@@ -318,11 +317,6 @@ async def read_cluster(kube: KubeClient, settings: Settings, book: PolicyBook) -
         return cluster, await load_hash_key(kube, settings.namespace), await served_kinds(kube)
     except (KubeError, ControllerError) as error:
         raise StartupError(f"cannot start: {error.message}") from error
-
-
-async def check_traces(spec: Spec, namespace: str, *, tenancy: Tenancy, policies: Policies) -> None:
-    """Raise `AccessDenied` where an object's traces may not go where its spec says."""
-    check_telemetry(spec, namespace=namespace, tenancy=tenancy, policies=await policies.of(namespace))
 
 
 def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
@@ -430,7 +424,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(_told(error, code=2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A core dump would hold every key and value.
-    configure_logging(settings.log_level, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
+    configure_logging(settings.log_level, style=settings.log_format, quiet=QUIET_LOGGERS, hidden=KOPF_RECORD_ATTRIBUTES)
     for name in SILENT_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

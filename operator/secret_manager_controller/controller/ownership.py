@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from controller_telemetry.logs import every_line_with
 from lease_sharding.fence import Fence
 from lease_sharding.inflight import InFlight
 from secret_manager_controller.controller.cache import ObjectCache
@@ -62,7 +63,7 @@ class OwnedWork:
             self._queue.discard(key)
             return
         shard, started = self._cache.shard_of(key), time.monotonic()
-        with self._running.running(shard):
+        with self._running.running(shard), every_line_with(shard=shard):
             turn = asyncio.ensure_future(_awaited(work(self._fences[shard])))
             self._turns[turn] = shard
             try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
+from controller_telemetry.logs import LogFormat
 from lease_sharding import errors as sharding_errors
 from lease_sharding import settings as sharding
 from secret_manager_controller import kube
@@ -42,6 +44,7 @@ class Settings:
         metrics_port: `METRICS_PORT`: /metrics, /healthz and /readyz.
         metrics_host: `METRICS_HOST`: the address that the port is opened on.
         log_level: `LOG_LEVEL`, or the older implementation's `RUST_LOG`.
+        log_format: `LOG_FORMAT`: json, logfmt or console.
         cluster_id: `CLUSTER_ID`: part of every owner mark; kube-system's UID if unset. Set it where a rebuilt cluster
             has to keep its secrets.
         cache_directory: `CACHE_DIRECTORY`: where artifacts (encrypted, as they are in Git) are kept.
@@ -71,6 +74,7 @@ class Settings:
     metrics_port: int
     metrics_host: str
     log_level: str
+    log_format: LogFormat
     cluster_id: str | None
     cache_directory: Path
     artifact_hosts: tuple[str, ...]
@@ -100,12 +104,13 @@ class Settings:
             metrics_port=int(_number(env, "METRICS_PORT", 8080, least=0, most=65_535)),
             metrics_host=env.get("METRICS_HOST") or "0.0.0.0",  # noqa: S104 - the kubelet and Prometheus come from outside.
             log_level=_log_level(env),
+            log_format=_choice(env, "LOG_FORMAT", LogFormat.JSON),
             cluster_id=env.get("CLUSTER_ID") or None,
             cache_directory=Path(env.get("CACHE_DIRECTORY") or "/tmp/secret-manager-controller"),  # noqa: S108 - a tmpfs of the pod.
             artifact_hosts=_hosts(env, "ARTIFACT_HOSTS", DEFAULT_ARTIFACT_HOSTS),
             git_hosts=_hosts(env, "GIT_HOSTS", ""),
             git_refresh=_number(env, "GIT_REFRESH_SECONDS", 60, least=1, most=86_400),
-            tenancy_mode=_mode(env),
+            tenancy_mode=_choice(env, "TENANCY_MODE", Mode.SHARED),
             workers=int(_number(env, "WORKERS", 16, least=1, most=256)),
             shutdown_grace=shutdown_grace,
             kustomize_memory=int(_number(env, "KUSTOMIZE_MEMORY_MIB", Limits().memory >> 20, least=128, most=8192))
@@ -118,12 +123,15 @@ class Settings:
         )
 
 
-def _mode(env: Mapping[str, str]) -> Mode:
-    raw = env.get("TENANCY_MODE") or Mode.SHARED
+Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+
+def _choice(env: Mapping[str, str], name: str, default: Choice) -> Choice:
+    raw = env.get(name) or default
     try:
-        return Mode(raw)
+        return type(default)(raw)
     except ValueError:
-        raise SettingsError(f"TENANCY_MODE={foreign(raw)!r}: expected {' or '.join(Mode)}") from None
+        raise SettingsError(f"{name}={foreign(raw)!r}: expected {' or '.join(type(default))}") from None
 
 
 def _hosts(env: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller_telemetry.logs import LogFormat
 from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.settings import Settings, SettingsError
 from secret_manager_controller.tenancy import Mode
@@ -19,6 +20,7 @@ def test_everything_has_a_default():
         metrics_port=8080,
         metrics_host="0.0.0.0",
         log_level="INFO",
+        log_format=LogFormat.JSON,
         cluster_id=None,
         cache_directory=Path("/tmp/secret-manager-controller"),
         artifact_hosts=("svc", "svc.cluster.local"),
@@ -42,6 +44,7 @@ def test_everything_has_a_default():
         pytest.param({"POD_NAMESPACE": "smc"}, "namespace", "smc", id="namespace"),
         pytest.param({"METRICS_PORT": "9090"}, "metrics_port", 9090, id="port"),
         pytest.param({"CLUSTER_ID": "blue"}, "cluster_id", "blue", id="cluster"),
+        pytest.param({"LOG_FORMAT": "logfmt"}, "log_format", LogFormat.LOGFMT, id="format"),
         pytest.param({"LOG_LEVEL": "WARN"}, "log_level", "WARNING", id="level"),
         pytest.param({"RUST_LOG": "info,hyper=warn"}, "log_level", "INFO", id="the older implementation's level"),
         pytest.param({"RUST_LOG": "smc=trace"}, "log_level", "INFO", id="a level for modules only"),
@@ -77,6 +80,7 @@ def test_a_variable_sets_its_setting(environment, attribute, value):
         {"WORKERS": "nan"},
         {"SWEEP_INTERVAL_SECONDS": "-1"},
         {"LOG_LEVEL": "loud"},
+        {"LOG_FORMAT": "xml"},
         {"TENANCY_MODE": "open"},
     ],
     ids=str,
