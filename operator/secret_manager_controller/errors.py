@@ -88,6 +88,9 @@ class Reason(enum.StrEnum):
     RATE_LIMITED = "RateLimited"
     """The store asks for fewer calls."""
 
+    TOO_MANY_DESTINATIONS = "TooManyDestinations"
+    """There is no traces' destination left for the object; its secrets are kept in sync."""
+
     INVALID_SPEC = "InvalidSpec"
     """The spec is not valid."""
     DEPRECATED = "Deprecated"

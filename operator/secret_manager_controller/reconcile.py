@@ -13,7 +13,7 @@ from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError, foreign
 from secret_manager_controller.model.annotations import CONFIRM_ROLLBACK
 from secret_manager_controller.model.desired import DesiredState, desired_state
 from secret_manager_controller.model.history import History, went_back
@@ -30,7 +30,7 @@ from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
-from secret_manager_controller.tenancy import Grants, Tenancy, authorize
+from secret_manager_controller.tenancy import Access, Grants, Tenancy, decide
 from secret_manager_controller.tracing import Attribute, step
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 
@@ -93,6 +93,7 @@ class Request:
         history: revisions that were applied.
         applied: the last of them.
         look: whether the user asked for this reconcile, so that the store is looked at in any case.
+        retry: whether it is tried once more what failed the last time.
         since: by the monotonic clock: a look at the store from then on is new enough; None asks for a new one.
     """
 
@@ -108,6 +109,7 @@ class Request:
     history: History = ()
     applied: str | None = None
     look: bool = False
+    retry: bool = False
     since: float | None = None
 
     @property
@@ -178,8 +180,16 @@ class Reconciler:
     data_keys: DataKeyFinder = field(default_factory=lambda: DataKeyFinder(AllowedKeys()))
     looks: Looks = field(default_factory=lambda: Looks(time.monotonic))
 
-    async def reconcile(self, request: Request, fence: Fence, progress: Progress) -> Report | None:
+    async def reconcile(
+        self, request: Request, fence: Fence, progress: Progress, access: Access | None = None
+    ) -> Report | None:
         """Make the store equal to Git.
+
+        Args:
+            request: the object.
+            fence: stands before every effect.
+            progress: filled on the way.
+            access: what was decided about the object in this turn, if it was already.
 
         Returns:
             What was done, or None where the store still holds what was recorded and nothing else changed: no value was
@@ -189,12 +199,12 @@ class Reconciler:
             ControllerError: nothing was written; see `secret_manager_controller.errors`.
             OwnershipLost: the fence closed.
         """
-        prepared = await self.prepare(request, progress)
+        prepared = await self.prepare(request, progress, access)
         return None if prepared is None else await self.carry_out(request, prepared, fence)
 
-    async def prepare(self, request: Request, progress: Progress) -> Prepared | None:
+    async def prepare(self, request: Request, progress: Progress, access: Access | None = None) -> Prepared | None:
         """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""
-        grants = await self.grants(request)
+        grants = (access or await self.access(request)).granted()
         grants.check_names(request.inventory)
         with step("resolve"):
             revision = await self.source.resolve(grants.source)
@@ -237,14 +247,15 @@ class Reconciler:
             observed = await self._look(request, provider)
             if self._settled(request, observed):
                 return None
-        wrapped = await self.renderer.needed_of_kms(inputs, keys)
-        keys = await self.data_keys.extended(
-            keys,
-            wrapped,
-            service=provider.key_service if wrapped else None,
-            namespace=request.namespace,
-            granted=grants.kms_keys,
-        )
+        if wrapped := await self.renderer.needed_of_kms(inputs, keys):
+            with step("unwrap", {Attribute.KEYS: len(wrapped)}):
+                keys = await self.data_keys.extended(
+                    keys,
+                    wrapped,
+                    service=provider.key_service,
+                    namespace=request.namespace,
+                    granted=grants.kms_keys,
+                )
         desired = await self._desired(request, grants, inputs, keys)
         grants.check_names(desired.secrets)
         recorded = frozenset(request.inventory)
@@ -282,21 +293,20 @@ class Reconciler:
             OwnershipLost: the fence closed.
         """
         me = self.mark(request)
-        grants = await self.grants(request)
+        grants = (await self.access(request)).granted()
         grants.check_names(request.inventory)
         provider, store = await self.stores.open(request.spec, grants)
         observed = await provider.observe(frozenset(request.inventory), mark=me)
         session = StoreSession(provider=provider, store=store, mark=me, revision="", fence=fence, memory=self.memory)
         return await apply(cleanup_plan(observed, me), request.inventory, session)
 
-    async def grants(self, request: Request) -> Grants:
-        """Return what an object may read and write.
-
-        Raises:
-            AccessDenied: something that it refers to is not granted.
-        """
-        policies = await self.policies.of(request.namespace)
-        return authorize(request.spec, namespace=request.namespace, tenancy=self.tenancy, policies=policies)
+    async def access(self, request: Request) -> Access:
+        """Do step 2: decide what an object may read and write, and whether its traces may go where its spec says."""
+        try:
+            policies = await self.policies.of(request.namespace)
+        except ControllerError as error:
+            return Access(error, error)
+        return decide(request.spec, namespace=request.namespace, tenancy=self.tenancy, policies=policies)
 
     def mark(self, request: Request) -> OwnerMark:
         """Return the owner mark of an object."""
@@ -316,8 +326,7 @@ class Reconciler:
     async def _desired(self, request: Request, grants: Grants, inputs: Inputs, keys: KeyRing) -> DesiredState:
         secrets = request.spec.secrets
         try:
-            with step("render"):  # Decryption is a part of it.
-                plaintext = await self.renderer.render(inputs, keys)
+            plaintext = await self.renderer.render(inputs, keys)
         except RetryableError as error:
             if error.reason is Reason.KEY_UNAVAILABLE and grants.missing_keys is not None:
                 raise RetryableError(error.reason, f"{error.message}; {grants.missing_keys}") from error

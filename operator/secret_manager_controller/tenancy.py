@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from secret_manager_controller.errors import AccessDenied, foreign
+from secret_manager_controller.errors import AccessDenied, ControllerError, foreign
 from secret_manager_controller.model.hosts import host_matches
 from secret_manager_controller.model.policy import GrantedAws, GrantedSource, GrantedStore, Policy
 from secret_manager_controller.model.secret import SecretName
@@ -134,12 +134,51 @@ class Decision:
         target: what it refers to, for people.
         granted_by: what grants it; None where nothing does.
         missing: the grant that is missing, where it is.
+        stops: whether the object stops where it is; where its traces go decides nothing about its secrets.
     """
 
     field: str
     target: str
     granted_by: str | None
     missing: str | None = None
+    stops: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What was decided about an object, once for a turn.
+
+    Attributes:
+        grants: what its reconcile may read and write, or what stops it.
+        untraced: why its traces go nowhere; None where they may go where its spec says.
+    """
+
+    grants: Grants | ControllerError
+    untraced: ControllerError | None = None
+
+    def granted(self) -> Grants:
+        """Return the grants.
+
+        Raises:
+            ControllerError: there are none.
+        """
+        if isinstance(self.grants, ControllerError):
+            raise self.grants
+        return self.grants
+
+
+def decide(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> Access:
+    """Decide what an object may reach, and apart from that where its traces may go; see `authorize`.
+
+    Who is denied a store needs the trace of that the more; and no denied host of traces keeps secrets from a store.
+    """
+    decisions = explain(spec, namespace=namespace, tenancy=tenancy, policies=policies)
+    untraced = [one for one in decisions if one.missing and not one.stops]
+    denied = AccessDenied(f"no traces: {_denied(untraced)}") if untraced else None
+    try:
+        return Access(authorize(spec, namespace=namespace, tenancy=tenancy, policies=policies), denied)
+    except AccessDenied as error:
+        return Access(error, denied)
 
 
 def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> Grants:
@@ -154,9 +193,9 @@ def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequenc
     Raises:
         AccessDenied: names each reference that no grant covers, and the grant that is missing.
     """
-    denied = [one for one in explain(spec, namespace=namespace, tenancy=tenancy, policies=policies) if one.missing]
-    if denied:
-        raise AccessDenied("; ".join(f"{one.field} names {one.target}, and {one.missing}" for one in denied))
+    decisions = explain(spec, namespace=namespace, tenancy=tenancy, policies=policies)
+    if denied := [one for one in decisions if one.missing and one.stops]:
+        raise AccessDenied(_denied(denied))
     source = _source_grant(spec, namespace)
     credentials = _credentials_of(spec, namespace)
     if tenancy.mode is Mode.SHARED:
@@ -178,19 +217,6 @@ def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequenc
         missing_keys=None if tenancy.controller_namespace in with_controller else _missing_keys(spec, namespace),
         kms_keys=tuple(key for policy in policies for key in policy.spec.kms_keys),
     )
-
-
-def check_telemetry(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> None:
-    """Refuse to send an object's traces where no grant allows it; see `authorize` for the arguments.
-
-    Of its own, since an object's traces begin before the rest of it is decided, and tell of a denial too.
-
-    Raises:
-        AccessDenied: names the host and the grant that is missing.
-    """
-    for one in explain(spec, namespace=namespace, tenancy=tenancy, policies=policies):
-        if one.missing is not None and one.field.startswith("spec.otel"):
-            raise AccessDenied(f"{one.field} names {one.target}, and {one.missing}")
 
 
 def explain(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[Policy] = ()) -> tuple[Decision, ...]:
@@ -410,7 +436,11 @@ def _about_telemetry(spec: Spec, policies: Sequence[Policy]) -> Decision | None:
     for policy in policies:
         if host_matches(host, policy.spec.telemetry_hosts):
             return Decision(field, target, f"SecretManagerPolicy {policy.name}, spec.telemetryHosts")
-    return Decision(field, target, None, _missing(None, "telemetryHosts", foreign(host)))
+    return Decision(field, target, None, _missing(None, "telemetryHosts", foreign(host)), stops=False)
+
+
+def _denied(decisions: Iterable[Decision]) -> str:
+    return "; ".join(f"{one.field} names {one.target}, and {one.missing}" for one in decisions)
 
 
 def _missing(namespace: str | None, field: str, entry: str) -> str:

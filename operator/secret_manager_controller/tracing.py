@@ -25,9 +25,14 @@ class Attribute(enum.StrEnum):
     STORE = "secret_manager.store"
     SECRETS = "secret_manager.secrets"
     """How many."""
+    FILES = "secret_manager.files"
+    """How many."""
+    KEYS = "secret_manager.data_keys"
+    """How many that a KMS is asked for."""
+    SHARED = "secret_manager.shared"
+    """Whether a build is another object's, too."""
     CHANGES = "secret_manager.changes"
     """How many."""
-    SHARD = "secret_manager.shard"
     PROVIDER = "secret_manager.provider"
     OPERATION = "rpc.method"
     CODE = "secret_manager.code"
@@ -44,12 +49,12 @@ _RECORDS_NAMES: ContextVar[bool] = ContextVar("records_names", default=False)
 
 @contextmanager
 def reconcile_span(
-    tracer: Tracer, name: str, attributes: Attributes, *, parent: str | None, record_names: bool
+    tracer: Tracer, name: str, attributes: Attributes, *, parent: str | None, link: str | None, record_names: bool
 ) -> Iterator[Span]:
     """Open the span of a whole reconcile; see `controller_telemetry.spans.traced`."""
     token = _RECORDS_NAMES.set(record_names)
     try:
-        with spans.traced(tracer, name, plain(attributes), parent=parent) as opened:
+        with spans.traced(tracer, name, plain(attributes), parent=parent, link=link) as opened:
             yield opened
     finally:
         _RECORDS_NAMES.reset(token)

@@ -49,7 +49,7 @@ def test_a_reconcile_is_one_trace_down_to_the_calls(stack, tenant, backend):
     tree = backend.tree(trace)
     assert tree[0] == "reconcile"
     assert [line.strip() for line in tree if line.startswith("  ") and not line.startswith("    ")] == [
-        *("resolve", "fetch", "render", "observe", "plan", "apply"),
+        *("resolve", "fetch", "decrypt", "render", "observe", "plan", "apply"),
     ]
     assert "      aws CreateSecret" in tree
     (call,) = [span for span in spans if span.name == "aws CreateSecret"]

@@ -488,7 +488,7 @@ async def spans_of(world, *, names=False):
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer("test")
-    with reconcile_span(tracer, "reconcile", {}, parent=None, record_names=names):
+    with reconcile_span(tracer, "reconcile", {}, parent=None, link=None, record_names=names):
         await world.reconcile()
     return exporter.get_finished_spans()
 
@@ -497,7 +497,7 @@ async def test_each_step_is_a_span(world):
     world.files(A="1", B="2")
     spans = await spans_of(world)
     assert [span.name for span in spans] == [
-        *("resolve", "fetch", "render", "observe", "plan", "write", "write", "apply", "reconcile"),
+        *("resolve", "fetch", "decrypt", "render", "observe", "plan", "write", "write", "apply", "reconcile"),
     ]
     apply = spans[-2]
     assert dict(apply.attributes) == {"secret_manager.store": "aws/eu-central-1", "secret_manager.changes": 2}

@@ -12,7 +12,7 @@ from secret_manager_controller.tenancy import (
     SourceGrant,
     Tenancy,
     authorize,
-    check_telemetry,
+    decide,
     explain,
 )
 
@@ -191,18 +191,6 @@ REFERENCES = {
         f"clientIds: [{UUID}]",
         {"stores": [{"azure": {"vaultName": "vault-1", "clientIds": [UUID]}}]},
     ),
-    "otel endpoint": (
-        spec(otel={"type": "Otlp", "endpoint": "http://collector.evil.example:4317/v1"}),
-        "spec.otel.endpoint names host collector.evil.example",
-        "spec.telemetryHosts: collector.evil.example",
-        {"telemetryHosts": ["evil.example"]},
-    ),
-    "otel site": (
-        spec(otel={"type": "Datadog", "site": "datadoghq.eu", "apiKeySecretRef": {"name": "dd"}}),
-        "spec.otel.site names host datadoghq.eu",
-        "spec.telemetryHosts: datadoghq.eu",
-        {"telemetryHosts": ["datadoghq.eu"]},
-    ),
 }
 NARROW = policy("narrow", stores=[AWS_STORE, {"gcp": {"projectId": "project-1"}}, {"azure": {"vaultName": "vault-1"}}])
 
@@ -219,14 +207,43 @@ def test_a_foreign_reference_is_denied_with_the_grant_that_is_missing_and_allowe
     isolated(declared, NARROW, policy(**grant))
 
 
-def test_traces_are_held_back_on_their_own_before_the_rest_is_decided():
+TELEMETRY = {
+    "otel endpoint": (
+        spec(otel={"type": "Otlp", "endpoint": "http://collector.evil.example:4317/v1"}),
+        "spec.otel.endpoint names host collector.evil.example",
+        "spec.telemetryHosts: collector.evil.example",
+        {"telemetryHosts": ["evil.example"]},
+    ),
+    "otel site": (
+        spec(otel={"type": "Datadog", "site": "datadoghq.eu", "apiKeySecretRef": {"name": "dd"}}),
+        "spec.otel.site names host datadoghq.eu",
+        "spec.telemetryHosts: datadoghq.eu",
+        {"telemetryHosts": ["datadoghq.eu"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("declared", "told", "missing", "grant"), TELEMETRY.values(), ids=TELEMETRY)
+def test_a_denied_host_of_traces_keeps_traces_and_nothing_else(declared, told, missing, grant):
+    denied = decided(declared, NARROW)
+    assert denied.granted() == isolated(spec(), NARROW)
+    assert denied.untraced.message.startswith(f"no traces: {told}")
+    assert missing in denied.untraced.message
+    assert decided(declared, NARROW, policy(**grant)).untraced is None
+
+
+def test_whether_an_object_is_traced_does_not_depend_on_the_rest_that_is_decided():
     declared = spec(source=FOREIGN, otel={"type": "Otlp", "endpoint": "http://collector.example:4317"})
+    access = decided(declared, NARROW, policy(telemetryHosts=["collector.example"]))
+    assert access.untraced is None
+    with pytest.raises(AccessDenied, match=r"^spec\.sourceRef names"):
+        access.granted()
+    assert decided(declared).untraced is not None
+
+
+def decided(declared, *policies):
     tenancy = Tenancy(controller_namespace=CONTROLLER, mode=Mode.ISOLATED)
-    with pytest.raises(AccessDenied, match=r"^spec\.otel\.endpoint names host collector\.example"):
-        check_telemetry(declared, namespace="team-a", tenancy=tenancy)
-    granted = policy(telemetryHosts=["collector.example"])
-    check_telemetry(declared, namespace="team-a", tenancy=tenancy, policies=[granted])
-    check_telemetry(spec(source=FOREIGN), namespace="team-a", tenancy=tenancy)
+    return decide(declared, namespace="team-a", tenancy=tenancy, policies=policies)
 
 
 def test_every_denied_reference_is_told_at_once():

@@ -69,7 +69,7 @@ async def _explain(key: ObjectKey, tenancy: Tenancy, where: ClusterOptions) -> b
     except ConfigError as error:
         raise CliError(f"the spec of '{key}' is not valid: {error.message}") from error
     decisions = explain(spec, namespace=key.namespace, tenancy=tenancy, policies=policies)
-    denied = [decision for decision in decisions if decision.missing is not None]
+    denied = [decision for decision in decisions if decision.missing is not None and decision.stops]
     names = None if denied else _names_denied(spec, key, tenancy, policies, body)
     verdict = "denied" if denied or names else "allowed"
     say(f"SecretManagerConfig '{key}' in mode {tenancy.mode}: {verdict}", colour="red" if denied else "green")
@@ -87,7 +87,8 @@ async def _explain(key: ObjectKey, tenancy: Tenancy, where: ClusterOptions) -> b
 
 def _verdict_of(decision: Decision) -> str:
     if decision.missing is not None:
-        return f"denied: {printable(decision.missing)}"
+        rest = "" if decision.stops else "; the secrets are kept in sync, without traces"
+        return f"denied: {printable(decision.missing)}{rest}"
     return f"allowed: {printable(decision.granted_by)}"
 
 

@@ -12,7 +12,7 @@ from secret_manager_controller.errors import Reason
 from secret_manager_controller.kube import EVENTS, KubeError
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import Spec, deprecations
-from secret_manager_controller.model.status import KEY_EXPIRING, READY, Status
+from secret_manager_controller.model.status import KEY_EXPIRING, READY, UNTRACED, Status
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,14 @@ def warnings_of(spec: Spec, previous: Status, *, generation: int) -> tuple[Told,
     return tuple(("Warning", Reason.DEPRECATED, sentence) for sentence in deprecations(spec))
 
 
-def expiry_of(previous: Status, status: Status) -> tuple[Told, ...]:
-    """Return what is told of keys that expire, once for each change of it."""
-    before, after = previous.condition(KEY_EXPIRING), status.condition(KEY_EXPIRING)
-    if after is None or (before is not None and before.message == after.message):
-        return ()
-    return (("Warning", after.reason, after.message),)
+def notices_of(previous: Status, status: Status) -> tuple[Told, ...]:
+    """Return what is told of keys that expire and of traces that go nowhere, once for each change of it."""
+    pairs = [(previous.condition(kind), status.condition(kind)) for kind in (KEY_EXPIRING, UNTRACED)]
+    return tuple(
+        ("Warning", after.reason, after.message)
+        for before, after in pairs
+        if after is not None and (before is None or before.message != after.message)
+    )
 
 
 def changes_told(report: Report) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Tracer
 from opentelemetry.util.re import parse_env_headers
 
-from controller_telemetry.export import Destination, Tracers, TraceSettings
+from controller_telemetry.export import MAX_DESTINATIONS, Destination, Tracers, TraceSettings
 from controller_telemetry.spans import NO_TRACER
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.secrets import SecretReader
@@ -18,76 +17,72 @@ from secret_manager_controller.errors import ControllerError, PermanentError, Re
 from secret_manager_controller.model.spec import Spec
 from secret_manager_controller.model.spec.otel import Otel, OtelType, OtlpProtocol
 
-logger = logging.getLogger(__name__)
-
 HTTP_PORT: Final = 4318
 """OTLP's port for HTTP; 4317 is gRPC's. https://opentelemetry.io/docs/specs/otlp/"""
 TRACES_PATH: Final = "/v1/traces"
 SERVICE_NAME: Final = "secret-manager-controller"
 
 Environment = Mapping[str, str]
-CheckGranted = Callable[[Spec, str], Awaitable[None]]
+TOO_MANY: Final = RetryableError(
+    Reason.TOO_MANY_DESTINATIONS,
+    f"no traces: other objects use the {MAX_DESTINATIONS} destinations that a replica sends to; let objects share them",
+)
 
 
 class Traces(Protocol):
     """Tells where an object's traces go."""
 
-    async def tracer(self, key: str, spec: Spec, *, namespace: str) -> Tracer:
-        """Return the tracer of an object; one that records nothing where there is no other."""
+    async def tracer(
+        self, key: str, spec: Spec, *, namespace: str, denied: ControllerError | None
+    ) -> tuple[Tracer, ControllerError | None]:
+        """Return the tracer of an object, and what keeps its traces from going where its spec says.
+
+        Args:
+            key: the object's request key.
+            spec: its spec.
+            namespace: its namespace.
+            denied: why its traces may go nowhere, see `tenancy.Access`.
+        """
         ...
-
-
-class NoTraces:
-    """Traces that go nowhere."""
-
-    async def tracer(self, key: str, spec: Spec, *, namespace: str) -> Tracer:  # noqa: ARG002 - `Traces.tracer`.
-        """Return a tracer that records nothing."""
-        return NO_TRACER
 
 
 class ObjectTraces:
     """`Traces` by `spec.otel`."""
 
-    def __init__(
-        self, tracers: Tracers, reader: SecretReader, environment: Environment, *, check: CheckGranted
-    ) -> None:
+    def __init__(self, tracers: Tracers, reader: SecretReader, environment: Environment) -> None:
         """Make it.
 
         Args:
             tracers: where tracers come from.
             reader: reads the Secrets with headers, keys and certificates.
-            check: raises AccessDenied where an object's traces may not go where its spec says.
             environment: the `OTEL_*` variables, for objects without a block of their own, and `DD_AGENT_HOST`.
 
         Raises:
             ValueError: a variable holds what cannot be used.
         """
         self._tracers = tracers
-        self._check = check
         self._reader = reader
         self._agent = environment.get("DD_AGENT_HOST") or "localhost"
         self._default = default_settings(environment)
-        self._failing: dict[str, str] = {}
 
-    async def tracer(self, key: str, spec: Spec, *, namespace: str) -> Tracer:
-        """Return an object's tracer; where its traces cannot go anywhere that is logged, and costs nothing else."""
+    async def tracer(
+        self, key: str, spec: Spec, *, namespace: str, denied: ControllerError | None
+    ) -> tuple[Tracer, ControllerError | None]:
+        """Return an object's tracer and what keeps its traces, see `Traces`; then what it had open is released."""
         try:
-            settings: TraceSettings | None = self._default
-            if spec.otel is not None:
-                await self._check(spec, namespace)
+            if spec.otel is None:
+                settings = self._default
+            elif denied is not None:
+                raise denied
+            else:
                 settings = await self._settings(spec.otel, namespace)
         except ControllerError as error:
-            if self._failing.get(key) != error.message:
-                self._failing[key] = error.message
-                logger.warning("No traces", extra={"object": key, "error": error.message})
-            settings = None
-        else:
-            self._failing.pop(key, None)
-        return self._tracers.tracer(key, settings)
+            return self._tracers.tracer(key, None), error
+        tracer = self._tracers.tracer(key, settings)
+        return tracer, TOO_MANY if settings is not None and tracer is NO_TRACER else None
 
     def release(self, key: str) -> None:
         """Note that an object is not worked on here any more."""
-        self._failing.pop(key, None)
         self._tracers.release(key)
 
     async def _settings(self, otel: Otel, namespace: str) -> TraceSettings:

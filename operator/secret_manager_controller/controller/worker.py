@@ -6,20 +6,20 @@ import asyncio
 import logging
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from opentelemetry.trace import StatusCode, Tracer
+from opentelemetry.trace import StatusCode
 
-from controller_telemetry.spans import NO_TRACER, trace_id
+from controller_telemetry.spans import log_fields, trace_id
 from lease_sharding.fence import Fence, OwnershipLost
-from secret_manager_controller.controller.events import Told, changes_told, event_of, expiry_of, publish, warnings_of
+from secret_manager_controller.controller.events import Told, event_of, notices_of, publish, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.outcome import Outcome, Trace, log_outcome, log_unexpected
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.traces import Traces
 from secret_manager_controller.decrypt import KeyRing
@@ -35,7 +35,13 @@ from secret_manager_controller.model.annotations import (
 )
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.spec import DeletionPolicy, Spec, parse_spec
-from secret_manager_controller.model.status import Attempt, Status, parse_status, report_error, summarize
+from secret_manager_controller.model.status import (
+    RECONCILING,
+    Attempt,
+    Status,
+    parse_status,
+    summarize,
+)
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.reconcile import Progress, Reconciler, Request
 from secret_manager_controller.tracing import Attribute, Attributes, reconcile_span, told
@@ -55,19 +61,6 @@ STATUS_WRITE_TRIES = 3
 """Each one reads the object anew after someone else changed it."""
 
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a reconcile came to: a report, nothing to do (both None), or an error."""
-
-    report: Report | None = None
-    error: ControllerError | None = None
-
-    @property
-    def problem(self) -> ControllerError | None:
-        """What keeps the object from being ready, if anything does."""
-        return self.error or (report_error(self.report) if self.report is not None else None)
 
 
 class Worker:
@@ -160,7 +153,7 @@ class Worker:
                 outcome, trace = await self._traced(request, body, api.fence, progress)
             store_calls = present.requests
         except ConfigError as error:
-            outcome, trace = Outcome(error=error), None
+            outcome, trace = Outcome(error=error), Trace()
         attempt = Attempt(
             generation=body["metadata"]["generation"],
             handled_at=annotations_of(body).get(RECONCILE),
@@ -169,22 +162,25 @@ class Worker:
             inputs_key=progress.inputs_key,
             store_calls=store_calls,
             expiring=expiry_told(progress.keys, now=self._now()),
-            trace_id=trace,
+            trace_id=trace.id,
+            untraced=trace.untraced,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         body = await self._write_status(api, body, status)
-        self._record(key, outcome, status, time.monotonic() - started)
-        for event in (event_of(previous, status, outcome.report), *warnings, *expiry_of(previous, status)):
+        self._count(key, outcome, status, time.monotonic() - started)
+        log_outcome(key, outcome, (previous, status), trace, time.monotonic() - started)
+        for event in (event_of(previous, status, outcome.report), *warnings, *notices_of(previous, status)):
             await self._tell(api, body, event)
         self._waiting.note(key, outcome.problem, progress)
         self._schedule(key, outcome.problem, interval)
 
-    async def _traced(
-        self, request: Request, body: Body, fence: Fence, progress: Progress
-    ) -> tuple[Outcome, str | None]:
-        """Reconcile an object in a trace of its own or the trigger's; return the trace's id if it is recorded."""
-        spec, annotations = request.spec, annotations_of(body)
-        tracer = await self._tracer(request)
+    async def _traced(self, request: Request, body: Body, fence: Fence, progress: Progress) -> tuple[Outcome, Trace]:
+        """Reconcile an object in a trace of its own or the trigger's; return what is to be told of the trace."""
+        spec, trigger = request.spec, annotations_of(body).get(TRACEPARENT)
+        access = await self._reconciler.access(request)
+        tracer, untraced = await self._traces.tracer(
+            request.key, spec, namespace=request.namespace, denied=access.untraced
+        )
         attributes: Attributes = {
             Attribute.NAMESPACE: request.namespace,
             Attribute.OBJECT: request.key,
@@ -194,23 +190,18 @@ class Worker:
             tracer,
             "reconcile",
             attributes,
-            parent=annotations.get(TRACEPARENT) if request.look else None,
+            parent=trigger if request.look else None,
+            link=trigger if request.look or request.retry else None,
             record_names=spec.otel is not None and spec.otel.record_names,
         ) as span:
-            outcome = await self._attempt(self._reconciler.reconcile(request, fence, progress), key=request.key)
+            work = self._reconciler.reconcile(request, fence, progress, access)
+            outcome = await self._attempt(work, key=request.key)
             if progress.revision is not None:
                 told(span, {Attribute.REVISION: progress.revision})
             if (problem := outcome.problem) is not None:
                 span.set_status(StatusCode.ERROR)
                 told(span, {Attribute.REASON: str(problem.reason)})
-            return outcome, trace_id()
-
-    async def _tracer(self, request: Request) -> Tracer:
-        try:
-            await self._reconciler.grants(request)
-        except ControllerError:
-            return NO_TRACER  # The reconcile tells of it; the backend may be what is not granted.
-        return await self._traces.tracer(request.key, request.spec, namespace=request.namespace)
+            return outcome, Trace(trace_id(), log_fields(), untraced)
 
     async def _attempt(self, work: Awaitable[Report | None], *, key: str) -> Outcome:
         limit = asyncio.timeout(RECONCILE_TIMEOUT)
@@ -297,7 +288,7 @@ class Worker:
         if event is not None:
             await publish(api, body, event, now=self._now())
 
-    def _record(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
+    def _count(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
         metrics, report, problem = self._metrics, outcome.report, outcome.problem
         metrics.reconciliations.inc()
         metrics.reconciliation_duration.observe(seconds)
@@ -306,16 +297,8 @@ class Worker:
             metrics.secrets_synced.inc(status.secrets_synced)
         if report is not None:
             metrics.secrets_updated.inc(len(report.updated))
-        told = {"object": key, "revision": status.last_attempted_revision, "duration_s": round(seconds, 3)}
-        if status.last_trace_id is not None:
-            told |= {"trace_id": status.last_trace_id}
         if problem is not None:
             metrics.reconciliation_errors.labels(str(problem.reason)).inc()
-            logger.warning("Not ready", extra=told | {"reason": str(problem.reason), "error": problem.message})
-        elif report is not None and report.changed:
-            logger.info("Store updated", extra=told | {"changes": changes_told(report)})
-        else:
-            logger.debug("Nothing to do", extra=told)
 
     def _schedule(self, key: str, problem: ControllerError | None, interval: float | None) -> None:
         if isinstance(problem, RetryableError):
@@ -342,6 +325,7 @@ def request_of(body: Body, spec: Spec, previous: Status) -> Request:
         history=previous.history,
         applied=previous.last_applied_revision,
         look=annotations_of(body).get(RECONCILE) not in {None, previous.last_handled_reconcile_at},
+        retry=previous.condition(RECONCILING) is not None,
     )
 
 
@@ -374,13 +358,3 @@ def object_path(key: str) -> str:
     """Return the API path of the object with that request key."""
     namespace, _, name = key.partition("/")
     return SECRET_MANAGER_CONFIGS.url(namespace, name)
-
-
-def log_unexpected(error: Exception, *, key: str, retry: float | None = None) -> None:
-    """Log a fault of ours by type and place; its text and its frames' variables may hold a value and are left out."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
-    logger.error(
-        "Internal error",
-        extra={"object": key, "error_type": type(error).__name__, "where": where, "retry_s": retry},
-    )

@@ -20,6 +20,7 @@ from secret_manager_controller.model.secret import SecretName, SourceHash, Versi
 READY, RECONCILING, STALLED = "Ready", "Reconciling", "Stalled"
 KEY_EXPIRING = "KeyExpiring"
 WENT_BACK = "WentBack"
+UNTRACED = "Untraced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Attempt:
         store_calls: see `Status`.
         expiring: what is told of SOPS keys that expire, empty if none does; None if the keys were not looked at.
         trace_id: of the trace that tells of it, if one is recorded.
+        untraced: what keeps its traces from going where the spec says.
     """
 
     generation: int
@@ -119,6 +121,7 @@ class Attempt:
     store_calls: int = 0
     expiring: str | None = None
     trace_id: str | None = None
+    untraced: ControllerError | None = None
 
 
 def parse_status(raw: Mapping[str, Any]) -> Status:
@@ -239,6 +242,9 @@ def _conditions(
         told.append(_condition(previous, attempt, KEY_EXPIRING, "True", *warning, stamp))
     elif attempt.expiring is None and (before := previous.condition(KEY_EXPIRING)) is not None:
         told.append(before)
+    if attempt.untraced is not None:
+        warning = attempt.untraced.reason, attempt.untraced.message
+        told.append(_condition(previous, attempt, UNTRACED, "True", *warning, stamp))
     if (back := _went_back(previous, attempt)) is not None:
         told.append(_condition(previous, attempt, WENT_BACK, "True", Reason.REVISION_WENT_BACK, back, stamp))
     return tuple(told)

@@ -42,6 +42,10 @@ class BuildCache:
         """Return how many builds are under way or kept."""
         return len(self._builds)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Tell whether a build is under way or kept."""
+        return key in self._builds
+
     async def get(self, key: bytes, build: Callable[[], Awaitable[Plaintext]]) -> Plaintext:
         """Return what `build` yields, or what it yielded a moment ago for the same key. Failures are not kept."""
         shared = self._builds.get(key)

@@ -6,6 +6,7 @@ reach a network (`sandbox`). The copy is gone when the build has ended.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from secret_manager_controller.render.manifests import secret_entries
 from secret_manager_controller.render.raw import CONFIGURATION
 from secret_manager_controller.render.sandbox import Finished, Limits, run
 from secret_manager_controller.scratch import base_in_memory, scratch_directory, sweep
+from secret_manager_controller.tracing import Attribute, step
 
 DEFAULT_BINARY = "kustomize"
 PREFIX = "smc-kustomize-"
@@ -81,9 +83,12 @@ class Kustomize:
             RetryableError: KeyUnavailable, BuildFailed where this process lacks what a build needs.
         """
         program = self._program()
-        files = {path: self._plain(path, data, inputs, keys) for path, data in inputs.files.items()}
-        output = self._build(program, inputs.root, files)
-        entries = secret_entries(output, path=inputs.root, hash_of=lambda key, value: self._hash(inputs, key, value))
+        with step("decrypt", {Attribute.FILES: len(inputs.files)}):
+            files = {path: self._plain(path, data, inputs, keys) for path, data in inputs.files.items()}
+        with step("render"):
+            output = self._build(program, inputs.root, files)
+            hash_of = functools.partial(self._hash, inputs)
+            entries = secret_entries(output, path=inputs.root, hash_of=hash_of)
         return Plaintext(services=(ServiceEntries(service=service_of(inputs.root), entries=entries),))
 
     def _program(self) -> Path:

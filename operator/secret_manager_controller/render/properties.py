@@ -20,6 +20,19 @@ PROPERTIES_KEY = "properties"
 _RENDERING = b"properties/1"
 
 
+def properties_format(data: bytes, *, path: str) -> Format:
+    """Return as what a properties file is read.
+
+    Raises:
+        PermanentError: InvalidDocument: it is encrypted as something else.
+    """
+    container = sops_container(data)
+    if container not in {None, Format.BINARY, Format.DOTENV}:
+        message = f"{foreign(path)} is encrypted as {container}; encrypt it with `sops --input-type binary` or `dotenv`"
+        raise PermanentError(Reason.INVALID_DOCUMENT, message)
+    return container or Format.BINARY
+
+
 def properties_entry(data: bytes, *, path: str, read_document: ReadDocument) -> Entry | None:
     """Return the file's entries as one entry `properties`; None if it has none.
 
@@ -31,18 +44,14 @@ def properties_entry(data: bytes, *, path: str, read_document: ReadDocument) -> 
         PermanentError: InvalidDocument for what is no properties file, or a readable value in an encrypted one.
         ControllerError: what `read_document` raises.
     """
-    container = sops_container(data)
-    if container is Format.DOTENV:
-        document = read_document(data, Format.DOTENV, path)
+    read_as = properties_format(data, path=path)
+    document = read_document(data, read_as, path)
+    if read_as is Format.DOTENV:
         properties = {joined_key(leaf.path): _text(leaf, document, path) for leaf in document.leaves}
-    elif container in {None, Format.BINARY}:
-        document = read_document(data, Format.BINARY, path)
+    else:
         properties = {}
         for leaf in document.leaves:
             properties |= _parsed(_text(leaf, document, path), path)
-    else:
-        message = f"{foreign(path)} is encrypted as {container}; encrypt it with `sops --input-type binary` or `dotenv`"
-        raise PermanentError(Reason.INVALID_DOCUMENT, message)
     if not properties:
         return None
     # The parts are source hashes themselves, of ciphertext or HMACs, so that no plaintext is hashed here.

@@ -23,11 +23,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from secret_manager_controller.decrypt import Format
+from secret_manager_controller.decrypt import Document, Format
 from secret_manager_controller.errors import PermanentError, Reason, foreign
 from secret_manager_controller.model.plaintext import Entry, Plaintext, ServiceEntries
 from secret_manager_controller.render.leaves import joined_key, refuse_readable
-from secret_manager_controller.render.properties import PROPERTIES_FILE, properties_entry
+from secret_manager_controller.render.properties import PROPERTIES_FILE, properties_entry, properties_format
 from secret_manager_controller.render.protocol import ReadDocument, Tree
 
 CONFIGURATION = "deployment-configuration"
@@ -114,6 +114,22 @@ def gather_raw(tree: Tree, *, environment: str, base_path: str | None) -> RawInp
         message = f"no service has a file for environment {foreign(environment)!r}: there is none of {names} in {where}"
         raise PermanentError(Reason.EMPTY_SOURCE, message)
     return RawInputs(gathered)
+
+
+def read_raw(inputs: RawInputs, *, read_document: ReadDocument) -> Mapping[str, Document]:
+    """Return every file, decrypted and parsed, by its path.
+
+    Raises:
+        PermanentError: InvalidDocument for a properties file that is encrypted as something else.
+        ControllerError: what `read_document` raises.
+    """
+
+    def read(file: RawFile) -> Document:
+        properties = file.name == PROPERTIES_FILE
+        read_as = properties_format(file.content, path=file.path) if properties else SECRET_FILES[file.name]
+        return read_document(file.content, read_as, file.path)
+
+    return {file.path: read(file) for _, files in inputs.services for file in files}
 
 
 def render_raw(inputs: RawInputs, *, read_document: ReadDocument) -> Plaintext:

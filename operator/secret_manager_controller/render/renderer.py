@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 
 from secret_manager_controller.decrypt import Decryptor, Document, Format, KeyRing, WrappedKey
 from secret_manager_controller.model.plaintext import Plaintext
@@ -11,7 +12,8 @@ from secret_manager_controller.render.builds import BuildCache
 from secret_manager_controller.render.inputs import BuildInputs, gather_build
 from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.protocol import Tree
-from secret_manager_controller.render.raw import RawInputs, gather_raw, render_raw
+from secret_manager_controller.render.raw import RawInputs, gather_raw, read_raw, render_raw
+from secret_manager_controller.tracing import Attribute, step
 
 CONCURRENT_BUILDS = 2
 """At a time; each may use `sandbox.Limits.memory`, which counts towards the pod's limit."""
@@ -66,12 +68,20 @@ class Renderer:
             ControllerError: what `render_raw` and `Kustomize.render` raise.
         """
         if isinstance(inputs, BuildInputs):
-            return await self._builds.get(self.digest(inputs).encode() + keys.seal, lambda: self._build(inputs, keys))
+            key = self.digest(inputs).encode() + keys.seal
+            with step("render", {Attribute.SHARED: True}) if key in self._builds else nullcontext():
+                return await self._builds.get(key, lambda: self._build(inputs, keys))
 
         def read_document(data: bytes, format: Format, path: str) -> Document:  # noqa: A002 - the decryptor's own name.
             return self._decryptor.read(data, format=format, path=path, keys=keys)
 
-        return await asyncio.to_thread(render_raw, inputs, read_document=read_document)
+        def work() -> Plaintext:
+            with step("decrypt", {Attribute.FILES: len(inputs.contents)}):
+                documents = read_raw(inputs, read_document=read_document)
+            with step("render"):
+                return render_raw(inputs, read_document=lambda _data, _format, path: documents[path])
+
+        return await asyncio.to_thread(work)
 
     async def _build(self, inputs: BuildInputs, keys: KeyRing) -> Plaintext:
         async with self._slots:

@@ -4,13 +4,14 @@ import base64
 
 import pytest
 
+from controller_telemetry import export
 from controller_telemetry.export import Tracers
 from controller_telemetry.spans import NO_TRACER
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.controller.trace_metrics import TraceCollector
 from secret_manager_controller.controller.traces import ObjectTraces, default_settings, destination_of
-from secret_manager_controller.errors import AccessDenied
+from secret_manager_controller.errors import AccessDenied, Reason
 from secret_manager_controller.kube import SECRETS, KubeError
 from secret_manager_controller.model.spec import parse_spec
 
@@ -34,11 +35,8 @@ class Bench:
         self.denied = None
         self.tracers = Tracers(lambda destination: Closed())
         self.reader = SecretReader(kube, clock=lambda: self.now)
-        self.traces = ObjectTraces(self.tracers, self.reader, environment, check=self.check)
-
-    async def check(self, spec, namespace):
-        if self.denied:
-            raise AccessDenied(self.denied)
+        self.traces = ObjectTraces(self.tracers, self.reader, environment)
+        self.problem = None
 
     async def settings(self, otel=None, key="team-a/idam"):
         """Return the settings that an object with that block gets, None for none."""
@@ -48,7 +46,7 @@ class Bench:
             "secrets": {"environment": "dev"},
         }
         body = {"metadata": {"namespace": "team-a", "name": "idam"}, "spec": spec | ({"otel": otel} if otel else {})}
-        tracer = await self.traces.tracer(key, parse_spec(body), namespace="team-a")
+        tracer, self.problem = await self.traces.tracer(key, parse_spec(body), namespace="team-a", denied=self.denied)
         settings = self.tracers._settings.get(key)
         assert (tracer is NO_TRACER) == (settings is None)
         return settings
@@ -141,14 +139,13 @@ async def test_datadog_is_its_agent_or_its_sites_intake(bench, kube):
         pytest.param({"api_key": "a\nb"}, "data key 'api-key' of a Secret of spec.otel is no header", id="two lines"),
     ],
 )
-async def test_what_keeps_traces_from_going_is_told_once_and_costs_nothing_else(bench, caplog, data, told):
+async def test_what_keeps_traces_from_going_is_told_and_costs_nothing_else(bench, data, told):
     if data is not None:
         bench.secret("dd", **data)
     intake = {"type": "Datadog", "site": "datadoghq.eu", "apiKeySecretRef": {"name": "dd"}}
-    for _ in range(3):
-        assert await bench.settings(intake) is None
-    (record,) = [record for record in caplog.records if record.getMessage() == "No traces"]
-    assert record.error.startswith(told)
+    assert await bench.settings(intake) is None
+    assert bench.problem.reason is Reason.CREDENTIALS_UNAVAILABLE
+    assert bench.problem.message.startswith(told)
 
 
 async def test_a_secret_that_may_not_be_read_costs_nothing_else(bench):
@@ -233,9 +230,24 @@ async def test_what_became_of_spans_is_counted(bench):
 
 
 async def test_where_no_grant_allows_it_nothing_is_sent_and_no_secret_is_read(bench):
-    bench.denied = "spec.otel.endpoint names host otel"
+    bench.denied = AccessDenied("no traces: spec.otel.endpoint names host otel")
     otel = {"type": "Otlp", "endpoint": "http://otel:4317", "headersSecretRef": {"name": "headers"}}
     assert await bench.settings(otel) is None
-    assert bench.kube.requests == []
-    bench.denied = None
-    assert await bench.settings({"type": "Otlp", "endpoint": "http://otel:4317"}) is not None
+    assert (bench.kube.requests, bench.problem) == ([], bench.denied)
+    assert await bench.settings() is None
+    assert bench.problem is None  # Without a block nothing was asked for.
+
+
+async def test_a_denial_closes_what_was_open(bench):
+    otel = {"type": "Otlp", "endpoint": "http://otel:4317"}
+    assert await bench.settings(otel) is not None
+    bench.denied = AccessDenied("no traces: spec.otel.endpoint names host otel")
+    await bench.settings(otel)
+    assert bench.tracers.destinations == 0
+
+
+async def test_an_object_beyond_the_last_destination_is_told_so(bench, monkeypatch):
+    monkeypatch.setattr(export, "MAX_DESTINATIONS", 1)
+    assert await bench.settings({"type": "Otlp", "endpoint": "http://a:4317"}, key="team-a/first") is not None
+    assert await bench.settings({"type": "Otlp", "endpoint": "http://b:4317"}) is None
+    assert bench.problem.reason is Reason.TOO_MANY_DESTINATIONS

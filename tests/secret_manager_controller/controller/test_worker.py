@@ -22,6 +22,7 @@ from secret_manager_controller.kube import KubeError
 from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE, TRACEPARENT
 from secret_manager_controller.model.inventory import InventoryEntry
 from secret_manager_controller.model.report import Failure, Report
+from secret_manager_controller.tenancy import Access
 
 KEY = "team-a/idam"
 PATH = object_path(KEY)
@@ -50,19 +51,18 @@ class Reconciler:
     def __init__(self):
         self.outcome = SYNCED
         self.cleanup_outcome = SYNCED
-        self.denied = None
+        self.untraced = None
         self.requests = []
         self.progress_keys = None
 
-    async def reconcile(self, request, fence, progress):
+    async def reconcile(self, request, fence, progress, access):
         self.requests.append(request)
         progress.revision, progress.settled_key = "main@sha1:1", "settled"
         progress.keys, progress.key_namespaces = self.progress_keys, ("team-a",)
         return await self._give(self.outcome)
 
-    async def grants(self, request):
-        if self.denied is not None:
-            raise self.denied
+    async def access(self, request):
+        return Access(None, self.untraced)
 
     async def cleanup(self, request, fence):
         self.requests.append(request)
@@ -88,8 +88,8 @@ class RecordedTraces:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self._tracer = provider.get_tracer("test")
 
-    async def tracer(self, key, spec, *, namespace):
-        return self._tracer if self.recording else NO_TRACER
+    async def tracer(self, key, spec, *, namespace, denied):
+        return (self._tracer if self.recording and denied is None else NO_TRACER), denied
 
     @property
     def spans(self):
@@ -498,8 +498,56 @@ async def test_a_request_continues_its_trace_once(bench):
     assert (f"{asked.parent.span_id:016x}", resync.parent) == (parent, None)
 
 
-async def test_nothing_is_traced_where_something_is_denied(bench):
+async def test_a_denied_host_of_traces_is_told_and_stops_nothing_else(bench, caplog):
     bench.traces.recording = True
-    bench.reconciler.denied = bench.reconciler.outcome = AccessDenied("telemetryHosts")
+    bench.reconciler.untraced = AccessDenied("no traces: spec.otel.endpoint names host evil")
+    for _ in range(2):
+        await bench.process()
+    assert (bench.ready(), bench.traces.spans) == (("True", "ReconciliationSucceeded"), ())
+    (condition,) = [each for each in bench.status["conditions"] if each["type"] == "Untraced"]
+    assert (condition["status"], condition["reason"]) == ("True", "AccessDenied")
+    assert condition["message"].endswith("names host evil")
+    assert [event["message"] for event in bench.events() if event["reason"] == "AccessDenied"] == [condition["message"]]
+    assert [record.error for record in caplog.records if record.message == "No traces"] == [condition["message"]]
+    bench.reconciler.untraced = None
     await bench.process()
-    assert (bench.ready()[1], bench.traces.spans) == ("AccessDenied", ())
+    assert not [each for each in bench.status["conditions"] if each["type"] == "Untraced"]
+    assert len(bench.traces.spans) == 1
+
+
+async def test_an_object_that_is_denied_something_else_is_traced(bench):
+    bench.traces.recording = True
+    bench.reconciler.outcome = AccessDenied("spec.provider.aws names region x")
+    await bench.process()
+    (span,) = bench.traces.spans
+    assert (bench.ready()[1], span.attributes["secret_manager.reason"]) == ("AccessDenied", "AccessDenied")
+
+
+async def test_a_retry_of_a_request_is_linked_to_what_asked_for_it(bench):
+    bench.traces.recording = True
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    bench.put(annotations={RECONCILE: "1700000000", TRACEPARENT: f"00-{trace}-{parent}-01"})
+    bench.reconciler.outcome = RetryableError(Reason.STORE_UNAVAILABLE, "later")
+    await bench.process()
+    bench.reconciler.outcome = SYNCED
+    for _ in range(2):
+        await bench.process()
+    asked, again, resync = bench.traces.spans
+    links = [[f"{link.context.span_id:016x}" for link in span.links] for span in (asked, again, resync)]
+    assert links == [[parent], [parent], []]
+    assert again.parent is None
+
+
+async def test_the_log_tells_each_change_of_state_with_its_trace(bench, caplog):
+    caplog.set_level("INFO")
+    bench.traces.recording = True
+    failure = RetryableError(Reason.STORE_UNAVAILABLE, "later")
+    for outcome in (SYNCED, failure, None, None):
+        bench.reconciler.outcome = outcome
+        await bench.process()
+    told = [record for record in caplog.records if getattr(record, "object", None) == KEY]
+    assert [record.message for record in told] == ["Store updated", "Not ready", "Ready"]
+    spans = bench.traces.spans
+    assert [(r.trace_id, r.span_id) for r in told] == [
+        (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}") for span in spans[:3]
+    ]
