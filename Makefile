@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
-TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller
-DEMO_PARTS := etcd kube-apiserver kustomize flux-crds
+TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller jaeger
+BENCH_PARTS := etcd kube-apiserver kustomize flux-crds
+DEMO_PARTS := $(BENCH_PARTS) jaeger
 WORKERS ?= auto
 # What chooses moments and victims in `make chaos`; the same seed chooses the same. SCHEDULES are of the simulation.
 SCHEDULES ?= 2000
@@ -27,7 +28,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-parts: ## Build etcd, kube-apiserver, kustomize, sops and helm into the cache (6 minutes once, nothing later).
+parts: ## Build etcd, kube-apiserver, source-controller, jaeger and others into the cache (20 minutes once, nothing later).
 	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
 
 demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.
@@ -75,11 +76,11 @@ bench-calls: $(READY) ## Count store calls: no change, one change, one drift; en
 	@$(BIN)/python bench/calls.py
 
 bench-sharding: $(READY) ## Measure three replicas: lease writes, handover, takeover, balance; ends with a line of JSON.
-	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(PYTHON) tools/build.py $(BENCH_PARTS) >/dev/null
 	@$(BIN)/python bench/sharding.py
 
 bench-scale: $(READY) ## Measure one replica with 10,000 objects in 500 namespaces; takes minutes, ends with a line of JSON.
-	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(PYTHON) tools/build.py $(BENCH_PARTS) >/dev/null
 	@$(BIN)/python bench/scale.py
 
 bench-peer: $(READY) ## Measure External Secrets Operator beside us, 1,000 secrets; five minutes, ends with a line of JSON.

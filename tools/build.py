@@ -31,7 +31,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self, TextIO
 
 HERE = Path(__file__).resolve().parent
@@ -147,7 +147,9 @@ def version_of(binary: Path, pin: Binary) -> str:
     """Return the version that a binary reports, or was built from if it reports none, without a leading `v`."""
     command, version = [binary.absolute(), *pin.probe], r"(\d+\.\d+\.\d+(?:[-+][\w.+-]*)?)"
     if not pin.probe:
-        command, version = [toolchain(), "version", "-m", binary.absolute()], rf"\t{re.escape(pin.package)}\tv{version}"
+        package = PurePosixPath(pin.package)
+        modules = "|".join(re.escape(str(path)) for path in (package, *package.parents))  # One of them has the package.
+        command, version = [toolchain(), "version", "-m", binary.absolute()], rf"\t(?:{modules})\tv{version}"
     try:
         answer = subprocess.run(
             command,
