@@ -1,8 +1,8 @@
 """The main job, shown on real parts: from SOPS files in Git to AWS Secrets Manager, in two namespaces.
 
-A real etcd and kube-apiserver, three replicas of the controller as processes, the AWS SDK against a test server, and
-msmctl as a user runs it. One replica is killed while values change. Everything listens on loopback, lives in a
-temporary directory and is gone at the end.
+A real etcd and kube-apiserver, three replicas of the controller as processes, the AWS SDK against a test server, a real
+Jaeger, and msmctl as a user runs it. One replica is killed while values change. Everything listens on loopback, lives
+in a temporary directory and is gone at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
 from secret_manager_controller.testing.controlplane import ControlPlaneError
+from secret_manager_controller.testing.jaeger import Jaeger, span_tree
+from secret_manager_controller.testing.jaeger import running as jaeger_server
 from secret_manager_controller.testing.replicas import SHORT_SESSIONS, Replicas
 from secret_manager_controller.testing.servers import ServerError
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack, StackError, copy_tree
@@ -50,14 +52,14 @@ def expect(what: str, found: object, wanted: object) -> None:
         raise DemoError(f"{what}: expected {wanted!r}, found {found!r}")
 
 
-def parts() -> tuple[Path, Path, Path, Path]:
-    """Return etcd, kube-apiserver, Flux's CRDs and kustomize; `make demo` has built them."""
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), "etcd", "kube-apiserver", "flux-crds", "kustomize"]
+def parts() -> dict[str, Path]:
+    """Return where the real parts are; `make demo` has built them."""
+    names = ("etcd", "kube-apiserver", "flux-crds", "kustomize", "jaeger")
+    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
         raise DemoError("a real part could not be built; see the lines above")
-    etcd, kube_apiserver, flux_crds, kustomize = (Path(line) for line in built.stdout.splitlines())
-    return etcd, kube_apiserver, flux_crds, kustomize
+    return dict(zip(names, map(Path, built.stdout.splitlines()), strict=True))
 
 
 def msmctl(stack: Stack, *arguments: str) -> str:
@@ -111,15 +113,26 @@ def first_sync(stack: Stack) -> None:
     expect("secrets in the store", len(stack.aws.values()), 14)
 
 
-def one_change(stack: Stack) -> None:
-    """Commit one changed value: one new version follows, and nothing else is written."""
+def one_change(stack: Stack, jaeger: Jaeger) -> str:
+    """Commit one changed value: one new version follows, and nothing else is written; return the reconcile's trace."""
+    otel = {"type": "Otlp", "endpoint": jaeger.grpc, "protocol": "grpc", "serviceName": "idam", "recordNames": True}
+    stack.patch(SECRET_MANAGER_CONFIGS.url(*TEAM_A.split("/")), {"spec": {"otel": otel}})
+    stack.wait_ready(TEAM_A)
     before = {name: stack.aws.versions(name) for name in stack.aws.values()}
     copy_tree(EXAMPLES / "change", stack.repository)
     artifact = stack.commit("Rotate the API key")
-    stack.wait_ready(TEAM_A, after=artifact.revision)
+    trace = stack.wait_ready(TEAM_A, after=artifact.revision)["lastTraceId"]
     new = {name: stack.aws.versions(name) - count for name, count in before.items()}
     expect("new versions", {name: count for name, count in new.items() if count}, {CHANGED: 1})
     print(f"  {artifact.revision}: one new version of {CHANGED}, none of the other 13")
+    return str(trace)
+
+
+def show_trace(jaeger: Jaeger, trace: str) -> None:
+    """Print the spans of a reconcile as Jaeger has them."""
+    print(f"  trace {trace}")
+    for line in span_tree(jaeger.whole(trace)):
+        print(f"    {line}")
 
 
 def drift(stack: Stack) -> None:
@@ -168,12 +181,14 @@ def crash(stack: Stack, replicas: Replicas) -> None:
     print(f"  each of {len(versions)} changes arrived exactly once")
 
 
-def show(stack: Stack) -> None:
+def show(stack: Stack, jaeger: Jaeger) -> None:
     """Show the main job with running replicas."""
     with step("Applying SecretManagerConfigs in two namespaces: profile files, and a kustomize overlay"):
         first_sync(stack)
-    with step("Changing one value in Git"):
-        one_change(stack)
+    with step("Changing one value in Git, of an object that sends its traces to Jaeger"):
+        trace = one_change(stack, jaeger)
+    with step("Fetching the trace of that reconcile back from Jaeger"):
+        show_trace(jaeger, trace)
     with step("Changing a value by hand in the store"):
         drift(stack)
     with step("Reconciling with nothing changed"):
@@ -186,18 +201,23 @@ def show(stack: Stack) -> None:
 def run() -> None:
     """Run every step; whatever happens, what was started is stopped and removed."""
     with ExitStack() as running:
-        with step("Finding etcd, kube-apiserver, kustomize and Flux's CRDs (built and cached on the first run)"):
-            etcd, kube_apiserver, flux_crds, kustomize = parts()
-        with step("Starting etcd, kube-apiserver, an AWS test server and a Git artifact server"):
-            stack = running.enter_context(Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds))
+        with step(
+            "Finding etcd, kube-apiserver, kustomize, Jaeger and Flux's CRDs (built and cached on the first run)"
+        ):
+            found = parts()
+        with step("Starting etcd, kube-apiserver, Jaeger, an AWS test server and a Git artifact server"):
+            jaeger = running.enter_context(jaeger_server(found["jaeger"]))
+            stack = running.enter_context(
+                Stack.start(etcd=found["etcd"], kube_apiserver=found["kube-apiserver"], flux_crds=found["flux-crds"])
+            )
         with step("Making two tenants, their logins and SOPS keys, and a Git repository with encrypted files"):
             prepare(stack)
         with step(f"Starting {REPLICAS} replicas of the controller, which share {SHARDS} shards of namespaces"):
             replicas = running.enter_context(
-                Replicas(stack, shards=SHARDS, KUSTOMIZE_BINARY=str(kustomize), **SHORT_SESSIONS)
+                Replicas(stack, shards=SHARDS, KUSTOMIZE_BINARY=str(found["kustomize"]), **SHORT_SESSIONS)
             )
             start_replicas(stack, replicas)
-        show(stack)
+        show(stack, jaeger)
         with step("Killing one replica while values change"):
             crash(stack, replicas)
         with step("Stopping the replicas, then everything else"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +20,9 @@ class ReceivedSpan:
 
     Attributes:
         failed: whether its status is an error.
+        links: trace and span ids of what it is linked to.
+        events: their names.
+        nanoseconds: how long it took.
     """
 
     trace_id: str
@@ -29,6 +32,30 @@ class ReceivedSpan:
     attributes: Mapping[str, object]
     resource: Mapping[str, object]
     failed: bool
+    links: tuple[tuple[str, str], ...] = ()
+    events: tuple[str, ...] = ()
+    nanoseconds: int = 0
+
+
+def tree(spans: Iterable[ReceivedSpan], told: Callable[[ReceivedSpan], str] = lambda span: span.name) -> list[str]:
+    """Return spans as lines, children below their parents and indented, in the order in which they are given.
+
+    Args:
+        spans: of one trace; what has no parent among them is at the top.
+        told: the line of a span, without its indentation.
+    """
+    below: dict[str, list[ReceivedSpan]] = {}
+    found = list(spans)
+    known = {span.span_id for span in found}
+    for span in found:
+        below.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
+
+    def lines(parent: str, indent: str) -> Iterator[str]:
+        for span in below.get(parent, ()):
+            yield indent + told(span)
+            yield from lines(span.span_id, indent + "  ")
+
+    return list(lines("", ""))
 
 
 class OtlpBackend:
@@ -68,17 +95,7 @@ class OtlpBackend:
 
     def tree(self, trace_id: str) -> list[str]:
         """Return a trace's spans as lines, children below their parents and indented, by the order of arrival."""
-        spans = [span for span in self.spans if span.trace_id == trace_id]
-        known = {span.span_id for span in spans}
-
-        def below(parent: str | None) -> list[str]:
-            lines = []
-            for span in spans:
-                if span.parent_id == parent or (parent is None and span.parent_id not in known):
-                    lines += [span.name, *(f"  {line}" for line in below(span.span_id))]
-            return lines
-
-        return below(None)
+        return tree(span for span in self.spans if span.trace_id == trace_id)
 
     def take(self, body: bytes) -> None:
         """Keep what one request holds."""
@@ -95,6 +112,9 @@ class OtlpBackend:
                             _plain(span.attributes),
                             _plain(resource.resource.attributes),
                             failed=span.status.code == span.status.STATUS_CODE_ERROR,
+                            links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                            events=tuple(event.name for event in span.events),
+                            nanoseconds=span.end_time_unix_nano - span.start_time_unix_nano,
                         )
                     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from secret_manager_controller.testing import jaeger as jaeger_server
 from secret_manager_controller.testing.replicas import SHARDS, SHORT_SESSIONS, Replicas
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
 from secret_manager_controller.testing.tenants import Tenant
@@ -86,6 +87,13 @@ def stack(start_stack, example_key):
     with start_stack(audit_log=True) as started:
         started.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": example_key})
         yield started
+
+
+@pytest.fixture(scope="session")
+def jaeger(tool):
+    """Run a real backend of traces."""
+    with jaeger_server.running(tool("jaeger")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

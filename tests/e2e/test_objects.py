@@ -121,7 +121,8 @@ def test_a_deletion_that_the_store_refuses_is_told_and_comes_right_by_itself(sta
     assert message(status).startswith("cannot delete the secrets: AWS denies DeleteSecret")
     assert message(status).endswith("annotate the object with secret-management.microscaler.io/deletion-policy=Orphan")
     assert "Reconciling" in conditions(status)
-    assert [e["reason"] for e in tenant.events() if e["type"] == "Warning"] == ["StoreAccessDenied"]
+    told = stack.wait("the Event behind the status", lambda: [e for e in tenant.events() if e["type"] == "Warning"])
+    assert [event["reason"] for event in told] == ["StoreAccessDenied"]
     stack.wait("the object to be gone", lambda: not tenant.body())
     assert tenant.values() == {}
 

@@ -191,7 +191,7 @@ class Worker:
             "reconcile",
             attributes,
             parent=trigger if request.look else None,
-            link=trigger if request.look or request.retry else None,
+            link=trigger if request.retry and not request.look else None,
             record_names=spec.otel is not None and spec.otel.record_names,
         ) as span:
             work = self._reconciler.reconcile(request, fence, progress, access)

@@ -534,8 +534,8 @@ async def test_a_retry_of_a_request_is_linked_to_what_asked_for_it(bench):
         await bench.process()
     asked, again, resync = bench.traces.spans
     links = [[f"{link.context.span_id:016x}" for link in span.links] for span in (asked, again, resync)]
-    assert links == [[parent], [parent], []]
-    assert again.parent is None
+    assert links == [[], [parent], []]
+    assert (f"{asked.parent.span_id:016x}", again.parent) == (parent, None)
 
 
 async def test_the_log_tells_each_change_of_state_with_its_trace(bench, caplog):
