@@ -210,11 +210,12 @@ def test_a_force_push_is_followed_and_deletes_nothing_that_it_has(server, tenant
         ({"repoURL": "oci://registry.example.invalid/app", "path": "."}, "only an OCI artifact"),
         ({"repoURL": "file:///etc", "path": "."}, "repository URL that is not of the form"),
         ({"repoURL": "ext::sh -c touch% /tmp/marker", "path": "."}, "repository URL that is not of the form"),
+        (None, "has no source; give it spec.source or spec.sources with a path in Git"),
     ],
-    ids=["helm", "oci", "file", "ext"],
+    ids=["helm", "oci", "file", "ext", "none"],
 )
 def test_a_source_that_is_not_in_git_is_told_precisely(tenant, source, told):
-    application_of(tenant, source=source)
+    application_of(tenant, **({"source": source} if source else {}))
     apply_object(tenant)
     status = tenant.ready(reason="SourceUnsupported")
     assert told in message(status)

@@ -1,5 +1,7 @@
 """Kustomize mode by the real controller process: overlays of encrypted files, and builds that go wrong for one object only."""
 
+import os
+
 import pytest
 
 from secret_manager_controller.testing.tenants import conditions
@@ -88,6 +90,49 @@ def test_a_build_that_goes_wrong_deletes_nothing_and_stays_alone(make_tenant, fi
     assert bad.values() == {"PASSWORD": b"one", "TOKEN": b"two"}
     good.applied(good.commit(files(password="new")))
     assert good.values()["PASSWORD"] == b"new"
+
+
+@pytest.fixture
+def program(kustomize_binary, tmp_path):
+    """Return a kustomize that hangs where the kustomization says so; no real one was ever seen to."""
+    path = tmp_path / "kustomize"
+    path.write_text(
+        f"#!/bin/sh\nread first < {OVERLAY}/kustomization.yaml\n"
+        f'[ "$first" = "# hang" ] && while :; do :; done\nexec {kustomize_binary} "$@"\n'
+    )
+    path.chmod(0o700)
+    return path
+
+
+def test_a_build_without_end_is_killed_and_the_others_go_on(stack, controller, make_tenant, files, program):
+    """One hangs, one eats memory; the same replica builds another one, and the two once they are mended."""
+    controller.stop()
+    hanging, hungry, good = make_tenant("hanging"), make_tenant("hungry"), make_tenant("good")
+    large = {f"{OVERLAY}/{name}": os.urandom(3 << 20) for name in "abcde"}
+    generator = f"secretGenerator: [{{name: g, files: [{', '.join('abcde')}]}}]\n"
+    bad = {
+        hanging: {f"{OVERLAY}/kustomization.yaml": "# hang\nresources: [../../base]\n"},
+        hungry: {f"{OVERLAY}/kustomization.yaml": generator, **large},
+    }
+    told = {hanging: "did not end within 5 seconds and was killed", hungry: "needs more memory than a build may use"}
+    limits = {"KUSTOMIZE_TIMEOUT_SECONDS": "5", "KUSTOMIZE_MEMORY_MIB": "128"}
+    with stack.controller(KUSTOMIZE_BINARY=str(program), **limits) as running:
+        for tenant in (hanging, hungry, good):
+            tenant.commit(files())
+            apply(tenant, prune=True)
+            tenant.ready()
+        for tenant, changed in bad.items():
+            tenant.commit(files() | changed)
+        good.applied(good.commit(files(password="new")))
+        for tenant in bad:
+            status = tenant.ready(reason="BuildFailed")
+            assert told[tenant] in status["conditions"][0]["message"]
+            assert tenant.values() == {"PASSWORD": b"one", "TOKEN": b"two"}
+        assert good.values()["PASSWORD"] == b"new"
+        for tenant in bad:
+            tenant.applied(tenant.commit(files(password="mended")))
+            assert tenant.values()["PASSWORD"] == b"mended"
+        assert running.process.poll() is None
 
 
 def test_a_missing_program_is_told_and_profile_files_go_on(stack, controller, make_tenant, files):

@@ -168,7 +168,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             repositories=repositories,
             cache=snapshots,
         )
-        limits = Limits(memory=settings.kustomize_memory)
+        limits = Limits(seconds=settings.kustomize_timeout, memory=settings.kustomize_memory)
         kustomize = Kustomize(decryptor, binary=settings.kustomize_binary, limits=limits)
         reconciler = Reconciler(
             source=SourceOfKind({SourceKind.APPLICATION: argo}, default=flux),

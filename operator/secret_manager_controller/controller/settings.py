@@ -61,6 +61,7 @@ class Settings:
         kms_keys: `SOPS_KMS_KEYS`: the keys that may unwrap SOPS data keys, separated by commas; one that only the
             objects of a namespace may use is `namespace=key`.
         kustomize_memory: `KUSTOMIZE_MEMORY_MIB`: bytes of data that a build may use.
+        kustomize_timeout: `KUSTOMIZE_TIMEOUT_SECONDS`: how long a build may take.
         kustomize_binary: `KUSTOMIZE_BINARY`: a path, or a name on PATH.
         sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
         replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
@@ -88,6 +89,7 @@ class Settings:
     sharding: sharding.Settings
     kustomize_binary: str
     kustomize_memory: int
+    kustomize_timeout: float
     kms_keys: AllowedKeys
 
     @classmethod
@@ -115,6 +117,7 @@ class Settings:
             shutdown_grace=shutdown_grace,
             kustomize_memory=int(_number(env, "KUSTOMIZE_MEMORY_MIB", Limits().memory >> 20, least=128, most=8192))
             << 20,
+            kustomize_timeout=_number(env, "KUSTOMIZE_TIMEOUT_SECONDS", Limits().seconds, least=1, most=240),
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
             kms_keys=_kms_keys(env.get("SOPS_KMS_KEYS") or ""),
             sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),

@@ -33,6 +33,7 @@ def test_everything_has_a_default():
         replica="smc-0",
         sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),
         kustomize_binary="kustomize",
+        kustomize_timeout=30.0,
         kustomize_memory=160 << 20,
         kms_keys=AllowedKeys(),
     )
@@ -61,6 +62,7 @@ def test_everything_has_a_default():
             AllowedKeys(frozenset({("", KMS_KEY), ("team-a", KMS_KEY)})),
             id="kms",
         ),
+        pytest.param({"KUSTOMIZE_TIMEOUT_SECONDS": "60"}, "kustomize_timeout", 60.0, id="time"),
         pytest.param({"KUSTOMIZE_MEMORY_MIB": "300"}, "kustomize_memory", 300 << 20, id="memory"),
         pytest.param({"WORKERS": ""}, "workers", 16, id="empty is unset"),
         pytest.param({"POD_NAME": "smc-7f-x"}, "replica", "smc-7f-x", id="the replica's name"),
