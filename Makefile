@@ -13,7 +13,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-monorepo clean
+.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-monorepo bench-repository clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,9 @@ bench-peer: $(READY) ## Measure External Secrets Operator beside us, 1,000 secre
 bench-monorepo: $(READY) ## Measure one commit for 1,000 objects on one repository; two minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py sops kustomize >/dev/null
 	@$(BIN)/python bench/monorepo.py
+
+bench-repository: $(READY) ## Fetch from a repository with a gigabyte of history and 100,000 files; two minutes, ends with a line of JSON.
+	@$(BIN)/python bench/repository.py
 
 clean: ## Remove what the other targets made here; the cache of built parts stays.
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
