@@ -1,8 +1,8 @@
 """What a large repository costs: a gigabyte of history, 100,000 files, deep nesting, a revision above every bound.
 
-The repository is fetched from a real Git server over https as an Application's is. Its history cannot be compressed, as
-that of a repository with images or jars. What has to hold is checked: of the history nothing is fetched, memory and disk
-stay bounded, and what is refused says why and leaves nothing behind.
+The repository is fetched from a real Git server over https, as an Application's. Its history cannot be compressed, like
+that of one with images or jars. What has to hold is checked: of the history nothing is fetched, memory and disk stay
+bounded, and what is refused says why and leaves nothing behind.
 
 The last line is one JSON object.
 """
@@ -37,7 +37,7 @@ from secret_manager_controller.testing.gitserver import GitServer
 MIB = 2**20
 BLOB = 16 * MIB
 NAME, APPLICATION = "org/large", SourceGrant("Application", "argocd", "large")
-OLD, SMALL, FILES, TOO_MANY, DEEP, HUGE = "old", "main", "files", "too-many", "deep", "huge"
+SMALL, FILES, TOO_MANY, DEEP, HUGE = "main", "files", "too-many", "deep", "huge"
 REFUSED = {TOO_MANY: "entries", DEEP: "directories deep", HUGE: "larger than the 256 MiB"}
 """Branches that are refused, and what the message says."""
 SMALL_DISK, LARGE_DISK = MIB, 300 * MIB
