@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -181,7 +181,13 @@ class Reconciler:
     looks: Looks = field(default_factory=lambda: Looks(time.monotonic))
 
     async def reconcile(
-        self, request: Request, fence: Fence, progress: Progress, access: Access | None = None
+        self,
+        request: Request,
+        fence: Fence,
+        progress: Progress,
+        *,
+        access: Access | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> Report | None:
         """Make the store equal to Git.
 
@@ -190,6 +196,7 @@ class Reconciler:
             fence: stands before every effect.
             progress: filled on the way.
             access: what was decided about the object in this turn, if it was already.
+            confirm: awaited before the store is changed; raises if the request is out of date.
 
         Returns:
             What was done, or None where the store still holds what was recorded and nothing else changed: no value was
@@ -200,7 +207,11 @@ class Reconciler:
             OwnershipLost: the fence closed.
         """
         prepared = await self.prepare(request, progress, access)
-        return None if prepared is None else await self.carry_out(request, prepared, fence)
+        if prepared is None:
+            return None
+        if confirm is not None:
+            await confirm()
+        return await self.carry_out(request, prepared, fence)
 
     async def prepare(self, request: Request, progress: Progress, access: Access | None = None) -> Prepared | None:
         """Do steps 2-9: everything up to the plan. Writes nothing; see `reconcile` for the rest."""

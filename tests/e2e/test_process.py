@@ -193,10 +193,12 @@ def test_what_is_settled_is_only_looked_at_by_the_next_controller(stack, tenant)
     with stack.controller():
         synced(tenant)
     stack.aws.clear_calls()
-    writes = tenant.status_writes()
-    with stack.controller():
-        tenant.until("the look", lambda _: tenant.status_writes() > writes)
+    read, writes = len(tenant.audit("get")), tenant.status_writes()
+    with stack.controller() as controller:
+        stack.wait("the look", lambda: metric(controller, "secret_manager_reconciliations_total") == 1)
     assert [call.operation for call in tenant.calls()] == ["ListSecrets"]
+    assert [event["requestURI"] for event in tenant.audit("get")[read:] if event["requestURI"] == tenant.path] == []
+    assert tenant.status_writes() == writes
     assert len(tenant.events()) == 1
 
 

@@ -158,6 +158,30 @@ def world(tmp_path):
     return World(tmp_path)
 
 
+async def test_a_request_is_confirmed_before_the_store_is_changed_and_not_for_a_look(world):
+    asked = []
+
+    async def confirm():
+        asked.append(world.store.values())
+        if len(asked) == 2:
+            raise OwnershipLost("it is out of date")
+
+    async def reconcile():
+        return await world.reconciler.reconcile(world.request, SoleMemberFence(), Progress(), confirm=confirm)
+
+    world.files(URL="u")
+    await reconcile()
+    assert asked == [{}]
+    await world.reconcile()  # Settles it.
+    assert await reconcile() is None
+    assert len(asked) == 1
+    world.files(URL="v")
+    world.source.commit("2")
+    with pytest.raises(OwnershipLost):
+        await reconcile()
+    assert world.store.values() == {"idam-URL": b"u"}
+
+
 def replaced(world, number):
     """Return what happens at a fetch whose artifact is replaced meanwhile, by that of a commit."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from secret_manager_controller.controller.cache import ObjectCache, SourceKey, record_of
+from secret_manager_controller.controller.copies import ObjectCopies
 from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.watched_sources import WatchedSources
@@ -20,6 +21,7 @@ class Dispatcher:
         self,
         *,
         cache: ObjectCache,
+        copies: ObjectCopies,
         sources: WatchedSources,
         policies: PolicyBook,
         queue: WorkQueue,
@@ -30,6 +32,7 @@ class Dispatcher:
 
         Args:
             cache: the records to keep up to date.
+            copies: the copies to keep up to date.
             sources: the sources to keep up to date.
             policies: the policies to keep up to date.
             queue: where changed objects go.
@@ -37,6 +40,7 @@ class Dispatcher:
             gone: told the key of each object that does not exist any more.
         """
         self._cache = cache
+        self._copies = copies
         self._sources = sources
         self._policies = policies
         self._queue = queue
@@ -47,6 +51,7 @@ class Dispatcher:
     def object_seen(self, body: Body) -> None:
         """Queue the object if anything that can trigger a reconcile changed; a status write does not."""
         record = record_of(body)
+        self._copies.put(body)
         if self._cache.put(record):
             self._add(record.key)
 
@@ -57,6 +62,7 @@ class Dispatcher:
     def forget(self, key: str) -> None:
         """Forget an object that does not exist."""
         self._cache.remove(key)
+        self._copies.remove(key)
         self._queue.discard(key)
         self._gone(key)
 
@@ -93,25 +99,32 @@ class Dispatcher:
         """Forget the namespace."""
         self._policies.remove_namespace(body["metadata"]["name"])
 
-    def sweep_objects(self, existing: Collection[str], *, listed: bool) -> int:
-        """Queue what the watch missed: records without an object, and objects without a record; return how many.
+    def sweep_objects(self, existing: Mapping[str, Body], *, listed: bool) -> int:
+        """Queue what the watch missed; return how many: records without an object, objects without a record or changed.
 
         A listing may be older than what the watch has shown since. An owned key's turn finds out; a record of another
         replica's key is forgotten when its object is missing twice in a row.
 
         Args:
-            existing: the keys of all objects.
+            existing: the metadata of all objects, by key.
             listed: whether the watch has shown its first listing; until then, an object without a record comes by
                 itself, and would be reconciled twice.
         """
-        ghosts, unseen = self._cache.ghosts(existing), [key for key in existing if key not in self._cache]
-        for key in (*ghosts, *(unseen if listed else ())):
+        ghosts, unseen = self._cache.ghosts(existing), self.unseen(existing)
+        missed = [*ghosts, *(key for key, metadata in existing.items() if self._copies.behind(key, metadata))]
+        for key in missed:
+            self._copies.distrust(key)
+        for key in (*missed, *(unseen if listed else ())):
             self._add(key)
         foreign = frozenset(key for key in ghosts if not self._owns(key))
         for key in foreign & self._suspects:
             self.forget(key)
         self._suspects = foreign
-        return len(ghosts) + len(unseen)
+        return len(missed) + len(unseen)
+
+    def unseen(self, existing: Iterable[str]) -> list[str]:
+        """Return those of the keys that the watch has not shown."""
+        return [key for key in existing if key not in self._cache]
 
     def sweep_sources(self, kind: str, existing: Collection[tuple[str, str]]) -> int:
         """Forget the sources of a kind whose deletion the watch missed; return how many."""

@@ -26,6 +26,7 @@ from lease_sharding.errors import LeaseShardingError
 from lease_sharding.member import Member
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.cache import ObjectCache
+from secret_manager_controller.controller.copies import ObjectCopies
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.http import serve
@@ -139,7 +140,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         except (OSError, RuntimeError) as error:
             raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
         shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
-        metrics, cache = Metrics(), ObjectCache(shard_of_namespace)
+        metrics, cache, copies = Metrics(), ObjectCache(shard_of_namespace), ObjectCopies()
         queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
         sources = WatchedSources(kube, kinds)
         reader = SecretReader(kube, clock=loop.time)
@@ -183,6 +184,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         )
         dispatcher = Dispatcher(
             cache=cache,
+            copies=copies,
             sources=sources,
             policies=book,
             queue=queue,
@@ -195,6 +197,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             kube=kube,
             reconciler=reconciler,
             queue=queue,
+            copies=copies,
             metrics=metrics,
             traces=traces,
             gone=dispatcher.forget,

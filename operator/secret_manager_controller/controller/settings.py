@@ -63,7 +63,7 @@ class Settings:
         kustomize_memory: `KUSTOMIZE_MEMORY_MIB`: bytes of data that a build may use.
         kustomize_timeout: `KUSTOMIZE_TIMEOUT_SECONDS`: how long a build may take.
         kustomize_binary: `KUSTOMIZE_BINARY`: a path, or a name on PATH.
-        sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often objects whose deletion was missed are looked for.
+        sweep_interval: `SWEEP_INTERVAL_SECONDS`: how often what the watch missed is looked for.
         replica: `POD_NAME`: the name of this replica's session, which no other one may have; the host's name if unset.
         sharding: `SHARDS`, the number of shards, which is fixed when the first replica starts; `SESSION_SECONDS`, after
             which a silent replica counts as dead; `RENEW_INTERVAL_SECONDS`; `LEASE_REQUEST_TIMEOUT_SECONDS`;
@@ -120,7 +120,7 @@ class Settings:
             kustomize_timeout=_number(env, "KUSTOMIZE_TIMEOUT_SECONDS", Limits().seconds, least=1, most=240),
             kustomize_binary=env.get("KUSTOMIZE_BINARY") or DEFAULT_BINARY,
             kms_keys=_kms_keys(env.get("SOPS_KMS_KEYS") or ""),
-            sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 600, least=1, most=86_400),
+            sweep_interval=_number(env, "SWEEP_INTERVAL_SECONDS", 300, least=1, most=86_400),
             replica=_replica(env),
             sharding=_sharding(env, drain_timeout=shutdown_grace),
         )

@@ -1,13 +1,14 @@
 """The sweep: compare what is remembered with what exists, since a gap in the watch hides deletions.
 
 After a gap (HTTP 410, a restart of the API server) kopf lists again, and what was deleted meanwhile gives no event.
-A metadata-only listing finds it: 0.3 s for 10,000 objects.
+A metadata-only listing finds it: 0.3 s for 10,000 objects. It also finds what was changed behind a watch that hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
@@ -23,8 +24,11 @@ from secret_manager_controller.kube import (
 logger = logging.getLogger(__name__)
 
 CATCH_UP_INTERVAL = 0.1
-LONGEST_CATCH_UP_INTERVAL = 1.0
-"""Seconds between two looks while the first listing comes in: it doubles, since 10,000 objects take 0.3 s a look."""
+"""Seconds between two looks at whether the watch has shown what was listed."""
+CATCH_UP_PATIENCE = 10.0
+"""Seconds after which it is listed anew: what was deleted meanwhile will not be shown."""
+RETRY_INTERVAL = 1.0
+"""Seconds until a first listing that failed, or found what is gone, is made anew."""
 
 
 class KindInstalled(Exception):  # noqa: N818 - it tells an event.
@@ -48,6 +52,7 @@ class Sweeper:
         self._dispatcher = dispatcher
         self._watched = dict(kinds)
         self._policies = policies
+        self._unseen: Collection[str] = ()
         self.caught_up = asyncio.Event()
 
     async def run(self, interval: float, *, started: asyncio.Event) -> None:
@@ -61,7 +66,6 @@ class Sweeper:
             KindInstalled: the process should restart.
         """
         await started.wait()
-        pause = CATCH_UP_INTERVAL
         while True:
             try:
                 missed = await self.sweep()
@@ -71,8 +75,7 @@ class Sweeper:
                     self.caught_up.set()
             except KubeError as error:
                 logger.warning("Sweep failed", extra={"status": error.status, "error": error.message})
-            await asyncio.sleep(interval if self.caught_up.is_set() else pause)
-            pause = min(2 * pause, LONGEST_CATCH_UP_INTERVAL)
+            await (asyncio.sleep(interval) if self.caught_up.is_set() else self._shown())
 
     async def sweep(self) -> int:
         """Compare once; queue what was missed and return how much that was.
@@ -81,8 +84,10 @@ class Sweeper:
             KindInstalled: see `run`.
             KubeError: the API server refused or did not answer.
         """
-        existing = {f"{ns}/{name}" for ns, name in await self._list(SECRET_MANAGER_CONFIGS)}
+        listed = [metadata async for metadata in self._kube.list_metadata(SECRET_MANAGER_CONFIGS)]
+        existing = {f"{metadata['namespace']}/{metadata['name']}": metadata for metadata in listed}
         missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up.is_set())
+        self._unseen = self._dispatcher.unseen(existing)
         served = await served_kinds(self._kube)
         for kind, path in served.items():
             if self._watched.get(kind) != path:
@@ -105,6 +110,16 @@ class Sweeper:
                 self._dispatcher.forget_policy(name)
                 gone += 1
         return gone
+
+    async def _shown(self) -> None:
+        """Wait until the watch has shown what was listed, for some time."""
+        if not self._unseen:
+            await asyncio.sleep(RETRY_INTERVAL)
+            return
+        patience = asyncio.get_running_loop().time() + CATCH_UP_PATIENCE
+        while self._unseen and asyncio.get_running_loop().time() < patience:
+            await asyncio.sleep(CATCH_UP_INTERVAL)
+            self._unseen = self._dispatcher.unseen(self._unseen)
 
     async def _list(self, resource: ResourcePath) -> frozenset[tuple[str, str]]:
         return frozenset([(m["namespace"], m["name"]) async for m in self._kube.list_metadata(resource)])

@@ -1,4 +1,4 @@
-"""One key at a time: read the object, reconcile it, write its status once, say what changed, schedule the next time."""
+"""One key at a time: reconcile the object, write its status once, say what changed, schedule the next time."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from opentelemetry.trace import StatusCode
 
 from controller_telemetry.spans import log_fields, trace_id
 from lease_sharding.fence import Fence, OwnershipLost
-from secret_manager_controller.controller.events import Told, event_of, notices_of, publish, warnings_of
+from secret_manager_controller.controller.copies import ObjectCopies
+from secret_manager_controller.controller.events import Told, event_of, notices_of, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.outcome import Outcome, Trace, log_outcome, log_unexpected
 from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.subject import (
+    Body,
+    Outdated,
+    Subject,
+    annotations_of,
+    is_deleting,
+    object_path,
+)
 from secret_manager_controller.controller.traces import Traces
 from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import ConfigError, ControllerError, Reason, RetryableError
-from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeClient, KubeError
+from secret_manager_controller.kube import KubeClient, KubeError
 from secret_manager_controller.model.annotations import (
     CONFIRM_PRUNE,
     CONFIRM_ROLLBACK,
@@ -57,10 +65,8 @@ LONGEST_LOOK_SLACK = 300.0
 """How old a look at the store may be when an object comes round and nobody asked for it: a share of the interval, but
 not more seconds than this. Drift is found so much later, and hundreds of objects on one store share four or five looks
 an interval."""
-STATUS_WRITE_TRIES = 3
-"""Each one reads the object anew after someone else changed it."""
-
-Body = Mapping[str, Any]
+ENDS_OF_TURN = (OwnershipLost, Outdated, KubeError)
+"""What ends a turn without a word in the object's status."""
 
 
 class Worker:
@@ -72,6 +78,7 @@ class Worker:
         kube: KubeClient,
         reconciler: Reconciler,
         queue: WorkQueue,
+        copies: ObjectCopies,
         metrics: Metrics,
         traces: Traces,
         gone: Callable[[str], None],
@@ -84,6 +91,7 @@ class Worker:
             kube: the API server.
             reconciler: what drives a store towards Git.
             queue: where keys come from and go back to.
+            copies: the objects as they were seen last; one that is not there is read.
             metrics: counts reconciles and secrets.
             traces: tells where an object's traces go.
             gone: told the key of an object that does not exist any more.
@@ -93,6 +101,7 @@ class Worker:
         self._kube = kube
         self._reconciler = reconciler
         self._queue = queue
+        self._copies = copies
         self._metrics = metrics
         self._traces = traces
         self._gone = gone
@@ -109,14 +118,7 @@ class Worker:
         api = FencedKube(self._kube, fence)
         try:
             fence.check(0)
-            body = await api.get(object_path(key))
-            if body is None:
-                self._gone(key)
-                self._waiting.forget(key)
-            elif body["metadata"].get("deletionTimestamp") is not None:
-                await self._finalize(api, key, body)
-            else:
-                await self._reconcile(api, key, body)
+            await self._turn(api, key)
         except OwnershipLost as error:
             # Whoever owns the shard now has queued the key. If that is still this replica, whose session was only
             # renewed too late for this one effect, nobody else takes the key up; else it is dropped when it is due.
@@ -132,7 +134,25 @@ class Worker:
             delay = self._queue.retry(key)
             log_unexpected(error, key=key, retry=delay)
 
-    async def _reconcile(self, api: FencedKube, key: str, body: Body) -> None:
+    async def _turn(self, api: FencedKube, key: str) -> None:
+        """Work on a copy of the object as long as there is nothing to do by it, else on the object."""
+        copy = self._copies.get(key)
+        if copy is None or is_deleting(copy):
+            body = await api.get(object_path(key))
+        else:
+            try:
+                return await self._reconcile(Subject(api, self._copies, copy, sure=False))
+            except Outdated as outdated:
+                body = outdated.current
+        if body is None:
+            self._gone(key)
+            self._waiting.forget(key)
+            return None
+        subject = Subject(api, self._copies, body, sure=True)
+        return await (self._finalize(subject) if is_deleting(body) else self._reconcile(subject))
+
+    async def _reconcile(self, subject: Subject) -> None:
+        key, body = subject.key, subject.body
         previous = parse_status(body.get("status") or {})
         progress = Progress()
         started = time.monotonic()
@@ -146,17 +166,17 @@ class Worker:
                 return
             warnings = warnings_of(spec, previous, generation=body["metadata"]["generation"])
             interval = spec.interval_seconds
-            body = await self._ensure_finalizer(api, body, wanted=spec.deletion_policy is DeletionPolicy.DELETE)
+            await subject.ensure_finalizer(wanted=spec.deletion_policy is DeletionPolicy.DELETE)
             since = self._queue.new_enough(key, slack=min(LOOK_SLACK * interval, LONGEST_LOOK_SLACK))
-            request = replace(request_of(body, spec, previous), since=since)
+            request = replace(request_of(subject.body, spec, previous), since=since)
             with occasion.of_reconcile() as present:
-                outcome, trace = await self._traced(request, body, api.fence, progress)
+                outcome, trace = await self._traced(request, subject, progress)
             store_calls = present.requests
         except ConfigError as error:
             outcome, trace = Outcome(error=error), Trace()
         attempt = Attempt(
-            generation=body["metadata"]["generation"],
-            handled_at=annotations_of(body).get(RECONCILE),
+            generation=subject.body["metadata"]["generation"],
+            handled_at=subject.annotations.get(RECONCILE),
             revision=progress.revision,
             settled_key=progress.settled_key,
             inputs_key=progress.inputs_key,
@@ -166,17 +186,17 @@ class Worker:
             untraced=trace.untraced,
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
-        body = await self._write_status(api, body, status)
+        await subject.write_status(status, now=self._now())
         self._count(key, outcome, status, time.monotonic() - started)
         log_outcome(key, outcome, (previous, status), trace, time.monotonic() - started)
         for event in (event_of(previous, status, outcome.report), *warnings, *notices_of(previous, status)):
-            await self._tell(api, body, event)
+            await subject.tell(event, now=self._now())
         self._waiting.note(key, outcome.problem, progress)
         self._schedule(key, outcome.problem, interval)
 
-    async def _traced(self, request: Request, body: Body, fence: Fence, progress: Progress) -> tuple[Outcome, Trace]:
+    async def _traced(self, request: Request, subject: Subject, progress: Progress) -> tuple[Outcome, Trace]:
         """Reconcile an object in a trace of its own or the trigger's; return what is to be told of the trace."""
-        spec, trigger = request.spec, annotations_of(body).get(TRACEPARENT)
+        spec, trigger = request.spec, subject.annotations.get(TRACEPARENT)
         access = await self._reconciler.access(request)
         tracer, untraced = await self._traces.tracer(
             request.key, spec, namespace=request.namespace, denied=access.untraced
@@ -194,7 +214,9 @@ class Worker:
             link=trigger if request.retry and not request.look else None,
             record_names=spec.otel is not None and spec.otel.record_names,
         ) as span:
-            work = self._reconciler.reconcile(request, fence, progress, access)
+            work = self._reconciler.reconcile(
+                request, subject.api.fence, progress, access=access, confirm=subject.confirm
+            )
             outcome = await self._attempt(work, key=request.key)
             if progress.revision is not None:
                 told(span, {Attribute.REVISION: progress.revision})
@@ -208,7 +230,7 @@ class Worker:
         try:
             async with limit:
                 return Outcome(report=await work)
-        except OwnershipLost:
+        except ENDS_OF_TURN:
             raise
         except ControllerError as error:
             return Outcome(error=error)
@@ -220,14 +242,15 @@ class Worker:
             message = f"internal error ({type(error).__name__}); the controller's log says where"
             return Outcome(error=RetryableError(Reason.INTERNAL_ERROR, message))
 
-    async def _finalize(self, api: FencedKube, key: str, body: Body) -> None:
+    async def _finalize(self, subject: Subject) -> None:
+        key, body = subject.key, subject.body
         if FINALIZER not in (body["metadata"].get("finalizers") or []):
             self._queue.discard(key)
             return
         previous = parse_status(body.get("status") or {})
-        problem = await self._clean_up(api, key, body, previous)
+        problem = await self._clean_up(subject, previous)
         if problem is None or _nothing_to_lose(problem, previous):
-            await self._ensure_finalizer(api, body, wanted=False)
+            await subject.ensure_finalizer(wanted=False)
             self._queue.succeeded(key)
             return
         hint = f"; to leave the store as it is, annotate the object with {DELETION_POLICY}=Orphan"
@@ -235,13 +258,14 @@ class Worker:
         logger.warning("Not deleted", extra={"object": key, "reason": str(told.reason), "error": told.message})
         attempt = Attempt(generation=body["metadata"]["generation"])
         status = summarize(previous, attempt, told, now=self._now())
-        body = await self._write_status(api, body, status)
-        await self._tell(api, body, event_of(previous, status, None))
+        await subject.write_status(status, now=self._now())
+        await subject.tell(event_of(previous, status, None), now=self._now())
         self._queue.retry(key, at_least=problem.retry_after if isinstance(problem, RetryableError) else None)
 
-    async def _clean_up(self, api: FencedKube, key: str, body: Body, previous: Status) -> ControllerError | None:
+    async def _clean_up(self, subject: Subject, previous: Status) -> ControllerError | None:
         """Delete what the object owns in its store, if that is wanted; return what kept it from that."""
-        if annotations_of(body).get(DELETION_POLICY) == DeletionPolicy.ORPHAN:
+        key, body = subject.key, subject.body
+        if subject.annotations.get(DELETION_POLICY) == DeletionPolicy.ORPHAN:
             return None
         try:
             spec = parse_spec(body)
@@ -250,43 +274,10 @@ class Worker:
         if spec.suspend or spec.deletion_policy is not DeletionPolicy.DELETE:
             return None
         request = request_of(body, spec, previous)
-        outcome = await self._attempt(self._reconciler.cleanup(request, api.fence), key=key)
+        outcome = await self._attempt(self._reconciler.cleanup(request, subject.api.fence), key=key)
         if outcome.report is not None and outcome.problem is None:
             logger.info("Store cleaned up", extra={"object": key, "pruned": len(outcome.report.pruned)})
         return outcome.problem
-
-    async def _ensure_finalizer(self, api: FencedKube, body: Body, *, wanted: bool) -> Body:
-        finalizers = body["metadata"].get("finalizers") or []
-        if (FINALIZER in finalizers) == wanted:
-            return body
-        changed = [*finalizers, FINALIZER] if wanted else [name for name in finalizers if name != FINALIZER]
-        precondition = {"resourceVersion": body["metadata"]["resourceVersion"], "finalizers": changed}
-        return await api.merge_patch(object_path(key_of(body)), {"metadata": precondition})
-
-    async def _write_status(self, api: FencedKube, body: Body, status: Status) -> Body:
-        """Write the status once, over the object as it was read, or as it is now if only its spec or metadata changed.
-
-        A status that someone else wrote meanwhile is never overwritten.
-        """
-        path, before = object_path(key_of(body)), body.get("status")
-        for _ in range(STATUS_WRITE_TRIES):
-            precondition = {"metadata": {"resourceVersion": body["metadata"]["resourceVersion"]}}
-            try:
-                return await api.merge_patch(f"{path}/status", precondition | {"status": status.as_json()})
-            except KubeError as error:
-                current = await api.get(path) if error.status in (404, 409) else None
-                if error.status not in (404, 409):
-                    raise
-                if current is None or current["metadata"]["uid"] != body["metadata"]["uid"]:
-                    return body  # It is gone; the watch says so.
-                if current.get("status") != before:
-                    raise
-                body = current
-        raise KubeError(409, "the object changes faster than its status can be written")
-
-    async def _tell(self, api: FencedKube, body: Body, event: Told | None) -> None:
-        if event is not None:
-            await publish(api, body, event, now=self._now())
 
     def _count(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
         metrics, report, problem = self._metrics, outcome.report, outcome.problem
@@ -342,19 +333,3 @@ def _nothing_to_lose(problem: ControllerError, previous: Status) -> bool:
     """Tell whether an object that cannot be cleaned up may go: it owns nothing, and its problem may last for ever."""
     passing = isinstance(problem, RetryableError) and problem.reason is not Reason.CREDENTIALS_UNAVAILABLE
     return not previous.inventory and not passing
-
-
-def annotations_of(body: Body) -> Mapping[str, str]:
-    """Return an object's annotations, none as an empty mapping."""
-    return body["metadata"].get("annotations") or {}
-
-
-def key_of(body: Body) -> str:
-    """Return an object's request key."""
-    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"
-
-
-def object_path(key: str) -> str:
-    """Return the API path of the object with that request key."""
-    namespace, _, name = key.partition("/")
-    return SECRET_MANAGER_CONFIGS.url(namespace, name)

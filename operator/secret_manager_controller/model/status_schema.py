@@ -74,7 +74,9 @@ class StatusSchema(Block):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     last_reconcile_time: str | None = Field(
-        default=None, description="When the last reconcile ended.", json_schema_extra=DATE_TIME
+        default=None,
+        description="When a reconcile ended. One that changed nothing is told once an hour.",
+        json_schema_extra=DATE_TIME,
     )
     last_handled_reconcile_at: str | None = Field(
         default=None, description="The reconcile annotation's value that the last reconcile answered."
@@ -103,7 +105,8 @@ class StatusSchema(Block):
         "touches none of them is none for this object.",
     )
     last_trace_id: Annotated[str, text(longest=64)] | None = Field(
-        default=None, description="The trace of the last reconcile, in the backend that spec.otel names."
+        default=None,
+        description="The trace of the reconcile that lastReconcileTime tells of, in the backend that spec.otel names.",
     )
     secrets_synced: int | None = Field(
         default=None, ge=0, description="How many of Git's secrets the store holds as Git wants them."
@@ -111,8 +114,8 @@ class StatusSchema(Block):
     last_store_calls: int | None = Field(
         default=None,
         ge=0,
-        description="How many requests to the store the last reconcile made, retries included. One that several "
-        "objects share counts for the one that began it.",
+        description="How many requests to the store that reconcile made, retries included. One that several objects "
+        "share counts for the one that began it.",
     )
     # Atomic, since one writer writes the whole: as a map every entry would be listed once more in managedFields.
     secrets: FromJson[tuple[InventorySchema, ...]] | None = Field(

@@ -1,8 +1,12 @@
 """From the watch to the queue, and what the sweep finds that the watch missed."""
 
+import asyncio
+
 import pytest
 
+from secret_manager_controller.controller import sweep as sweep_module
 from secret_manager_controller.controller.cache import ObjectCache, SourceKey
+from secret_manager_controller.controller.copies import ObjectCopies
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
@@ -46,13 +50,14 @@ class Bench:
     def __init__(self, kube):
         self.kube = kube
         self.queue = WorkQueue(clock=lambda: 0.0)
-        self.cache = ObjectCache(len)
+        self.cache, self.copies = ObjectCache(len), ObjectCopies()
         self.foreign = set()
         self.sources = WatchedSources(kube, KINDS)
         self.gone = []
         self.policies = PolicyBook(self.kube)
         self.dispatcher = Dispatcher(
             cache=self.cache,
+            copies=self.copies,
             sources=self.sources,
             policies=self.policies,
             queue=self.queue,
@@ -172,6 +177,19 @@ async def test_a_source_that_cannot_be_read_is_tried_again(bench):
         await bench.sources.read(REPO)
 
 
+async def test_the_sweep_queues_what_is_newer_than_the_watch_has_shown(bench):
+    """A watch that hangs is found out; the copies are out of date then, and the next turns read the objects."""
+    bench.sweeper.caught_up.set()
+    path = SECRET_MANAGER_CONFIGS.url("team", "{}")
+    for name in ("a", "b"):
+        bench.dispatcher.object_seen(bench.kube.put(path.format(name), **smc(name)))
+    bench.queued()
+    bench.kube.put(path.format("a"), **smc("a"))
+    assert await bench.sweeper.sweep() == 1
+    assert bench.queued() == ["team/a"]
+    assert (bench.copies.get("team/a"), bench.copies.get("team/b")["metadata"]["name"]) == (None, "b")
+
+
 async def test_the_sweep_queues_ghosts_and_the_unseen(bench):
     bench.sweeper.caught_up.set()
     bench.dispatcher.object_seen(smc("ghost"))
@@ -207,6 +225,23 @@ async def test_a_record_that_a_listing_was_too_old_to_show_is_kept(bench):
     await bench.sweeper.sweep()
     await bench.sweeper.sweep()
     assert "team/new" in bench.cache
+
+
+async def test_the_first_listing_is_waited_for_without_another(bench, monkeypatch):
+    """Two listings, however long the watch takes: one to know what there is, one to know that nothing is missing."""
+    monkeypatch.setattr(sweep_module, "CATCH_UP_INTERVAL", 0.0)
+    bodies = [bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", name), **smc(name)) for name in "abc"]
+    started = asyncio.Event()
+    started.set()
+    running = asyncio.create_task(bench.sweeper.run(3600.0, started=started))
+    for body in bodies:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not bench.sweeper.caught_up.is_set()
+        bench.dispatcher.object_seen(body)
+    await bench.sweeper.caught_up.wait()
+    running.cancel()
+    assert bench.kube.done("list").count(SECRET_MANAGER_CONFIGS.url()) == 2
 
 
 async def test_before_the_first_listing_is_in_the_unseen_are_counted_but_not_queued(bench):

@@ -28,7 +28,7 @@ def test_everything_has_a_default():
         git_refresh=60.0,
         workers=16,
         shutdown_grace=20.0,
-        sweep_interval=600.0,
+        sweep_interval=300.0,
         tenancy_mode=Mode.SHARED,
         replica="smc-0",
         sharding=ShardingSettings(group="secret-manager-controller", drain_timeout=20.0),

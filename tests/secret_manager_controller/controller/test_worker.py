@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -13,10 +13,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from controller_telemetry.spans import NO_TRACER
 from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.controller import worker as worker_module
+from secret_manager_controller.controller.copies import ObjectCopies
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.queue import WorkQueue
-from secret_manager_controller.controller.worker import Worker, object_path
+from secret_manager_controller.controller.subject import object_path
+from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import KubeError
 from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE, TRACEPARENT
@@ -55,10 +57,12 @@ class Reconciler:
         self.requests = []
         self.progress_keys = None
 
-    async def reconcile(self, request, fence, progress, access):
+    async def reconcile(self, request, fence, progress, *, access, confirm):
         self.requests.append(request)
         progress.revision, progress.settled_key = "main@sha1:1", "settled"
         progress.keys, progress.key_namespaces = self.progress_keys, ("team-a",)
+        if isinstance(self.outcome, Report):
+            await confirm()
         return await self._give(self.outcome)
 
     async def access(self, request):
@@ -102,17 +106,24 @@ class Bench:
         self.clock = Clock()
         self.queue = WorkQueue(clock=self.clock, spread=lambda: 0.0)
         self.reconciler = Reconciler()
+        self.now = NOW
         self.fence = SoleMemberFence()
+        self.copies = ObjectCopies()
         self.metrics = Metrics()
         self.gone = []
         self.waiting = KeyWaiters(self, self.queue.add)
         self.traces = RecordedTraces()
         self.worker = Worker(
-            kube=kube, reconciler=self.reconciler, queue=self.queue, metrics=self.metrics, traces=self.traces,
-            gone=self.gone.append, waiting=self.waiting, now=lambda: NOW,
+            kube=kube, reconciler=self.reconciler, queue=self.queue, copies=self.copies,
+            metrics=self.metrics, traces=self.traces, gone=self.gone.append, waiting=self.waiting, now=lambda: self.now,
         )  # fmt: skip
 
-    def put(self, *, spec=None, status=None, **metadata):
+    def put(self, **changes):
+        """Change the object, and let nothing be known of it."""
+        self.change(**changes)
+        self.copies.remove(KEY)
+
+    def change(self, *, spec=None, status=None, **metadata):
         body = {
             "apiVersion": "secret-management.microscaler.io/v1",
             "kind": "SecretManagerConfig",
@@ -120,6 +131,10 @@ class Bench:
             "spec": SPEC | (spec or {}),
         }
         self.kube.put(PATH, **body, **({"status": status} if status else {}))
+
+    def show(self):
+        """Let the watch show the object as it is."""
+        self.copies.put(self.kube.objects[PATH])
 
     async def process(self):
         self.kube.requests.clear()
@@ -455,6 +470,7 @@ async def test_who_fails_for_want_of_a_key_waits_for_others_until_it_is_gone(ben
     await bench.process()
     assert len(bench.waiting) == 1
     del bench.kube.objects[PATH]
+    bench.copies.remove(KEY)
     await bench.process()
     assert len(bench.waiting) == 0
 
@@ -551,3 +567,96 @@ async def test_the_log_tells_each_change_of_state_with_its_trace(bench, caplog):
     assert [(r.trace_id, r.span_id) for r in told] == [
         (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}") for span in spans[:3]
     ]
+
+
+class TestCopies:
+    """By a copy alone nothing is done; a turn that finds nothing to do asks the API server for nothing."""
+
+    @pytest.fixture
+    async def bench(self, bench):
+        """Everything is as Git has it, and the watch has shown that."""
+        await bench.process()
+        bench.reconciler.outcome = None
+        bench.kube.requests.clear()
+        return bench
+
+    async def test_a_pass_without_a_change_asks_and_writes_nothing(self, bench):
+        for _ in range(3):
+            await bench.process()
+            assert bench.kube.requests == []
+        assert len(bench.reconciler.requests) == 4
+        assert 90 <= bench.due_in() <= 110
+        assert bench.sample("secret_manager_reconciliations_total") == 4
+
+    async def test_an_hour_later_it_is_told(self, bench):
+        bench.now += timedelta(minutes=59)
+        await bench.process()
+        assert bench.kube.requests == []
+        bench.now += timedelta(minutes=2)
+        await bench.process()
+        assert bench.kube.requests == [("get", PATH), ("patch", f"{PATH}/status")]
+        assert bench.status["lastReconcileTime"] == "2026-01-02T04:05:05Z"
+
+    async def test_what_is_to_be_done_is_done_with_one_read(self, bench):
+        bench.reconciler.outcome = SYNCED
+        await bench.process()
+        assert bench.kube.requests == [("get", PATH), ("create", EVENTS)]  # The status says so already.
+        assert len(bench.reconciler.requests) == 2
+
+    async def test_what_a_stale_copy_asks_for_is_not_done(self, bench):
+        """The object has changed since: it is reconciled as it is."""
+        bench.change(generation=4, spec={"prune": True}, status=bench.status)
+        bench.reconciler.outcome = SYNCED
+        await bench.process()
+        assert [(request.generation, request.spec.prune) for request in bench.reconciler.requests[1:]] == [
+            (3, False),
+            (4, True),
+        ]
+        assert bench.kube.done("get") == [PATH]
+        assert bench.status["observedGeneration"] == 4
+        assert bench.sample("secret_manager_reconciliations_total") == 2
+
+    async def test_an_error_by_a_stale_copy_is_told_to_nobody(self, bench):
+        bench.change(generation=4, status=bench.status)
+        bench.reconciler.outcome = lambda: (
+            PermanentError(Reason.DECRYPTION_FAILED, "m") if len(bench.reconciler.requests) == 2 else None
+        )
+        await bench.process()
+        assert bench.ready() == ("True", "ReconciliationSucceeded")
+        assert bench.sample("secret_manager_reconciliation_errors_total", reason="DecryptionFailed") is None
+
+    async def test_an_error_that_is_told_already_is_not_written_again(self, bench):
+        bench.reconciler.outcome = PermanentError(Reason.DECRYPTION_FAILED, "m")
+        await bench.process()
+        await bench.process()
+        assert bench.kube.requests == []
+        assert bench.ready() == ("False", "DecryptionFailed")
+
+    @pytest.mark.parametrize("outcome", [SYNCED, PermanentError(Reason.DECRYPTION_FAILED, "m")], ids=["done", "error"])
+    async def test_an_object_that_is_gone_is_left_alone_by_its_copy(self, bench, outcome):
+        bench.reconciler.outcome = outcome
+        del bench.kube.objects[PATH]
+        await bench.process()
+        assert (bench.gone, bench.kube.requests) == ([KEY], [("get", PATH)])
+
+    async def test_a_finalizer_is_not_set_by_a_copy(self, bench):
+        bench.change(generation=4, status=bench.status, spec={"deletionPolicy": "Delete"})
+        bench.show()
+        bench.change(generation=5, status=bench.status)
+        await bench.process()
+        assert bench.kube.done("patch") == [f"{PATH}/status"]
+        assert "finalizers" not in bench.kube.objects[PATH]["metadata"]
+
+    async def test_a_deleted_object_is_read(self, bench):
+        deleted(bench, status=bench.status)
+        bench.show()
+        await bench.process()
+        assert bench.kube.requests == [("get", PATH), ("patch", PATH)]
+
+    async def test_an_api_server_that_does_not_confirm_ends_the_turn(self, bench):
+        def refuse(verb, path):
+            raise KubeError(503, "unavailable")
+
+        bench.kube.refuse, bench.reconciler.outcome = refuse, SYNCED
+        await bench.process()
+        assert (bench.due_in(), bench.kube.requests) == (1.0, [("get", PATH)])

@@ -1,7 +1,7 @@
 """Status: what is written after each outcome, and what survives a malformed one."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,15 @@ from secret_manager_controller.errors import ConfigError, PermanentError, Reason
 from secret_manager_controller.model.inventory import InventoryEntry
 from secret_manager_controller.model.plan import Conflict
 from secret_manager_controller.model.report import Failure, Report
-from secret_manager_controller.model.status import Attempt, Condition, Status, parse_status, report_error, summarize
+from secret_manager_controller.model.status import (
+    Attempt,
+    Condition,
+    Status,
+    is_told,
+    parse_status,
+    report_error,
+    summarize,
+)
 
 T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 T1 = datetime(2026, 1, 2, 3, 9, 5, tzinfo=UTC)
@@ -52,6 +60,34 @@ def test_a_pass_without_work_changes_only_the_time():
     assert (second.conditions, second.inventory, second.settled_key) == (
         first.conditions, first.inventory, first.settled_key,
     )  # fmt: skip
+
+
+STORED = {
+    name: value for name, value in summarize(Status(), ATTEMPT, report(), now=T0).as_json().items() if value is not None
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "later", "expected"),
+    [
+        pytest.param({}, timedelta(minutes=59), True, id="the same, within the hour"),
+        pytest.param({}, timedelta(minutes=61), False, id="the same, after an hour"),
+        pytest.param({"lastStoreCalls": 7, "lastTraceId": "t"}, timedelta(0), True, id="of the last reconcile alone"),
+        pytest.param({"secrets": []}, timedelta(0), False, id="another inventory"),
+        pytest.param({"observedGeneration": 2}, timedelta(0), False, id="another generation"),
+        pytest.param({"conditions": "?"}, timedelta(0), False, id="malformed"),
+        pytest.param({"lastReconcileTime": "?"}, timedelta(0), False, id="no time"),
+        pytest.param({"lastReconcileTime": None}, timedelta(0), False, id="null as a time"),
+        pytest.param({"lastReconcileTime": "2026-01-02T03:04:05"}, timedelta(0), False, id="a time without a zone"),
+    ],
+)
+def test_a_status_is_written_when_it_says_something_else_or_has_not_for_an_hour(changes, later, expected):
+    status = summarize(parse_status(STORED), ATTEMPT, None, now=T0 + later)
+    assert expected is is_told(status, STORED | changes, now=T0 + later)
+
+
+def test_a_status_that_was_never_written_is():
+    assert not is_told(Status(), {}, now=T0)
 
 
 @pytest.mark.parametrize(
