@@ -209,17 +209,20 @@ def test_a_force_push_is_followed_and_deletes_nothing_that_it_has(server, tenant
         ({"repoURL": "https://charts.example.invalid", "chart": "nginx", "targetRevision": "1"}, "only a Helm chart"),
         ({"repoURL": "oci://registry.example.invalid/app", "path": "."}, "only an OCI artifact"),
         ({"repoURL": "file:///etc", "path": "."}, "repository URL that is not of the form"),
-        ({"repoURL": "ext::sh -c touch% /tmp/marker", "path": "."}, "repository URL that is not of the form"),
+        ({"repoURL": "ext::sh -c touch% {marker}", "path": "."}, "repository URL that is not of the form"),
         (None, "has no source; give it spec.source or spec.sources with a path in Git"),
     ],
     ids=["helm", "oci", "file", "ext", "none"],
 )
-def test_a_source_that_is_not_in_git_is_told_precisely(tenant, source, told):
-    application_of(tenant, **({"source": source} if source else {}))
+def test_a_source_that_is_not_in_git_is_told_precisely(tenant, tmp_path, source, told):
+    marker = tmp_path / "marker"
+    given = {} if source is None else {"source": source | {"repoURL": source["repoURL"].format(marker=marker)}}
+    application_of(tenant, **given)
     apply_object(tenant)
     status = tenant.ready(reason="SourceUnsupported")
     assert told in message(status)
     assert "Stalled" in conditions(status)
+    assert not marker.exists()
 
 
 def test_a_redirect_is_not_followed(server, tenant, repository, tmp_path):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS
+from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, ResourcePath
 from secret_manager_controller.testing import processes
 from secret_manager_controller.testing.apiproxy import ApiProxy
-from secret_manager_controller.testing.stack import StackError
+from secret_manager_controller.testing.artifacts import git_repository_status
+from secret_manager_controller.testing.stack import FLUX_KINDS, StackError
 from secret_manager_controller.testing.tenants import Tenant, metric
 
 pytestmark = [pytest.mark.real]
@@ -296,6 +297,34 @@ def test_a_cluster_without_flux_works_and_flux_is_watched_once_it_is_there(bare)
     assert tenant.values() == {"A": b"2"}
     with bare.controller():
         tenant.applied(tenant.commit(A="3"), timeout=10)
+
+
+def test_a_source_that_is_served_in_an_older_version_only_is_read(bare):
+    """As Flux before 2.6 serves OCIRepositories."""
+    new = FLUX_KINDS["OCIRepository"]
+    name = f"{new.plural}.{new.group}"
+    crd = bare.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+    uninstall(bare, new)
+    crd["spec"]["versions"][0]["name"] = "v1beta2"
+    bare.apply({k: crd[k] for k in ("apiVersion", "kind", "spec")} | {"metadata": {"name": name}})
+    old = ResourcePath(new.group, "v1beta2", new.plural)
+    bare.wait("the older version to be served", lambda: bare.get(old.url()))
+    tenant = Tenant(bare, "older")
+    artifact = tenant.commit(publish=False, A="1")
+    source = {
+        "apiVersion": f"{old.group}/{old.version}",
+        "kind": "OCIRepository",
+        "metadata": {"namespace": tenant.namespace, "name": "older"},
+        "spec": {"url": "oci://registry.example.invalid/app", "interval": "1m"},
+    }
+    generation = bare.apply(source)["metadata"]["generation"]
+    status = {"status": git_repository_status(artifact, generation=generation)}
+    with bare.controller():
+        tenant.apply(sourceRef={"kind": "OCIRepository", "name": "older"})
+        tenant.ready(reason="SourceNotReady")
+        bare.patch(f"{old.url(tenant.namespace, 'older')}/status", status)
+        tenant.applied(artifact, timeout=10)
+    assert tenant.values() == {"A": b"1"}
 
 
 def test_a_cluster_without_our_kind_is_told_in_one_line(bare):

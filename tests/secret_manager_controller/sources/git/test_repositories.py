@@ -5,6 +5,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -230,6 +231,19 @@ async def test_a_redirect_is_not_followed_and_its_target_sees_nothing(server, re
         error = await refused(repositories.refs(access("app", username="me", password=PASSWORD.encode())))
         assert canary.requests == []
     assert "redirects are not followed" in error.message
+
+
+@pytest.mark.parametrize("which", ["ext::sh -c touch% {0}/marker", "fd::0", "file://{0}/other.git", "{0}/other.git"])
+async def test_git_itself_reaches_nothing_but_the_one_scheme(server, access, private, tmp_path, which):
+    """Past the pattern of addresses, a hostile one would still start nothing and read nothing."""
+    other = server.create("other")
+    other.commit({"a": "1"})
+    shutil.move(other.bare, tmp_path / "other.git")
+    server.requests.clear()
+    command_line = ["ls-remote", "--quiet", "--", which.format(tmp_path)]
+    await refused(command.run_git(command_line, directory=tmp_path, access=access("app"), timeout=10, base=private))
+    assert not (tmp_path / "marker").exists()
+    assert server.requests == []
 
 
 async def test_submodules_are_not_fetched(server, repositories, access, tmp_path):
