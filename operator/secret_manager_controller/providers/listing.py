@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import SecretName
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.calls import together
 from secret_manager_controller.providers.listed import Listed
 
@@ -21,6 +22,7 @@ KEPT_FOR = 90.0
 """Seconds that a listing is kept: objects whose interval of 5 minutes is over take one that is 75 seconds old."""
 
 T = TypeVar("T")
+V = TypeVar("V")
 SERVED = 4
 """A listing serves one in so many of those who ask while it is kept: it may be a quarter of their interval old."""
 
@@ -44,23 +46,40 @@ class _Kept(Generic[T]):
     listed: Listed[SecretName, T]
 
 
-class _Times:
-    """When each owner did something last, as far back as a listing is kept."""
+class _Lately(Generic[V]):
+    """What each owner did last, as far back as a listing is kept."""
 
     def __init__(self) -> None:
-        self._times: OrderedDict[OwnerMark, float] = OrderedDict()
+        self._noted: OrderedDict[OwnerMark, tuple[float, V]] = OrderedDict()
 
-    def note(self, mark: OwnerMark, now: float) -> None:
-        self._times[mark] = now
-        self._times.move_to_end(mark)
-        while self._times and next(iter(self._times.values())) < now - KEPT_FOR:
-            self._times.popitem(last=False)
+    def note(self, mark: OwnerMark, what: V, *, now: float) -> None:
+        self._noted[mark] = (now, what)
+        self._noted.move_to_end(mark)
+        while next(iter(self._noted.values()))[0] < now - KEPT_FOR:
+            self._noted.popitem(last=False)
 
-    def of(self, mark: OwnerMark) -> float:
-        return self._times.get(mark, -math.inf)
+    def of(self, mark: OwnerMark, default: V) -> V:
+        return self._noted.get(mark, (0.0, default))[1]
 
-    def owners(self, cluster: str) -> set[str]:
-        return {mark.owner for mark in self._times if mark.cluster == cluster}
+    def items(self) -> Iterator[tuple[OwnerMark, V]]:
+        return ((mark, what) for mark, (_, what) in self._noted.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """When an owner asked, and how old a listing was new enough for him.
+
+    Attributes:
+        periodic: he asked since his interval was over, so that another like him may ask at any moment.
+    """
+
+    at: float
+    since: float
+    periodic: bool
+
+    def new_enough(self, now: float) -> float:
+        """Return since when a listing has to be to serve him, or one like him who asks now."""
+        return self.since + (now - self.at) if self.periodic else self.since
 
 
 class Listing(Generic[T]):
@@ -68,7 +87,8 @@ class Listing(Generic[T]):
 
     One who is alone asks for what is his; several ask for all that their cluster has, since one answer costs less quota
     than many. Such an answer is kept for those whom an older one serves, unless it began before they wrote last:
-    then it may lack what they wrote.
+    then it may lack what they wrote. Who needs a newer one than is kept asks for what is his as long as the kept one
+    serves the others.
 
     Args:
         fetch: makes a listing.
@@ -97,7 +117,8 @@ class Listing(Generic[T]):
         self._locks: dict[str | None, asyncio.Lock] = {}
         self._kept: dict[str, _Kept[T]] = {}
         self._drops: dict[str, asyncio.TimerHandle] = {}
-        self._asked, self._wrote = _Times(), _Times()
+        self._asked: _Lately[_Ask] = _Lately()
+        self._wrote: _Lately[float] = _Lately()
 
     async def of(self, mark: OwnerMark, *, since: float | None = None) -> Listed[SecretName, T]:
         """List the secrets that carry a mark's labels, and maybe others' of the same cluster.
@@ -107,8 +128,9 @@ class Listing(Generic[T]):
             since: a listing that began then or later will do; None asks for one that begins now.
         """
         now, kept = self._clock(), self._kept.get(mark.cluster)
-        self._asked.note(mark, now)
-        if since is not None and kept is not None and kept.began >= max(since, self._wrote.of(mark)):
+        ask = _Ask(now, now if since is None else since, periodic=not occasion.is_urgent())
+        self._asked.note(mark, ask, now=now)
+        if since is not None and kept is not None and kept.began >= max(since, self._wrote.of(mark, -math.inf)):
             return kept.listed
         return await self._join(mark.cluster, mark.owner)
 
@@ -123,7 +145,8 @@ class Listing(Generic[T]):
             yield
         finally:
             if mark is not None:
-                self._wrote.note(mark, self._clock())
+                now = self._clock()
+                self._wrote.note(mark, now, now=now)
 
     def forget(self) -> None:
         """Let no listing serve any more that has begun: somebody else changed what it shows."""
@@ -153,10 +176,10 @@ class Listing(Generic[T]):
             del self._waiting[cluster]
             if cluster is None:
                 return self._listed(await self._fetch(None, None))
-            owners = batch.owners | self._asked.owners(cluster)
+            owners = batch.owners | self._unserved(cluster)
             if len(owners) == 1:
                 return self._listed(await self._fetch(cluster, next(iter(owners))))
-            pages = self._pages.get(cluster, 1)
+            pages = self._requests(cluster)
             if len(batch.owners) < pages and len(owners) < SERVED * pages:
                 listings = await together(self._fetch(cluster, owner) for owner in batch.owners)
                 return self._listed([secret for listed in listings for secret in listed])
@@ -165,6 +188,22 @@ class Listing(Generic[T]):
             self._pages[cluster] = math.ceil(len(listed.secrets) / self._page)
             self._keep(cluster, _Kept(began, listed))
             return listed
+
+    def _requests(self, cluster: str) -> int:
+        """Return how many requests a listing of all that a cluster has will take, as far as is known.
+
+        The last listing may have been made before most was written; whoever asks has a secret, as a rule.
+        """
+        asked = sum(mark.cluster == cluster for mark, _ in self._asked.items())
+        return max(self._pages.get(cluster, 1), asked // self._page)
+
+    def _unserved(self, cluster: str) -> set[str]:
+        """Return those who asked lately and whom the kept listing would not serve now."""
+        now, kept = self._clock(), self._kept.get(cluster)
+        began = -math.inf if kept is None else kept.began
+        return {
+            mark.owner for mark, ask in self._asked.items() if mark.cluster == cluster and ask.new_enough(now) > began
+        }
 
     def _keep(self, cluster: str, kept: _Kept[T]) -> None:
         self._kept[cluster] = kept

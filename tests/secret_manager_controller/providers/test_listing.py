@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from secret_manager_controller.model.observed import OwnerMark
+from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.gcp_marks import filter_of
 from secret_manager_controller.providers.listing import KEPT_FOR, Listing
 
@@ -15,6 +16,12 @@ NUMBERS = {"name_of": str, "mark_of": lambda _: None, "page": 100}
 
 async def asked(listing, mark, **options):
     return (await listing.of(mark, **options)).secrets
+
+
+async def resynced(listing, mark, **options):
+    with occasion.of_reconcile():
+        occasion.set_urgent(False)
+        return await asked(listing, mark, **options)
 
 
 class Store:
@@ -134,6 +141,12 @@ class Clock:
         return self.now
 
 
+async def resync(listing, mark, *, since):
+    with occasion.of_reconcile():
+        occasion.set_urgent(False)
+        return await listing.of(mark, since=since)
+
+
 class TestReuse:
     """A listing of several owners' secrets serves those for whom it is new enough."""
 
@@ -157,7 +170,7 @@ class TestReuse:
         """Five minutes each, spread over them, and a quarter of that is new enough."""
         for number in range(200):
             clock.now += 3.0
-            await asked(listing, OwnerMark("cluster-a", f"team/app-{number % 100}"), since=clock.now - 75.0)
+            await resynced(listing, OwnerMark("cluster-a", f"team/app-{number % 100}"), since=clock.now - 75.0)
         assert self.filters[0] == filter_of("cluster-a", "team/app-0")
         assert set(self.filters[1:]) == {CLUSTER}
         assert 8 <= len(self.filters) <= 10
@@ -186,7 +199,8 @@ class TestReuse:
             raise RuntimeError
         assert await asked(listing, MARKS[1], since=0.0) == [2]
         assert await asked(listing, MARKS[0], since=0.0) == [3]
-        assert await asked(listing, MARKS[1], since=0.0) == [3]
+        assert self.filters[-1] == filter_of("cluster-a", MARKS[0].owner)
+        assert await asked(listing, MARKS[1], since=0.0) == [2]
 
     async def test_few_owners_among_many_secrets_get_a_listing_each(self, clock):
         """All that the cluster has takes three requests, so two owners ask for theirs."""
@@ -204,6 +218,32 @@ class TestReuse:
         assert filters[0] is None
         assert set(filters[1:]) == {mark.owner for mark in MARKS[:2]}
         assert set(both[0]) == set(filters[1:])
+
+    async def test_one_who_needs_a_newer_one_than_the_others_asks_for_what_is_his(self, clock):
+        """A thousand were looked at, then one of them changes: that is one request, not twenty."""
+        filters = []
+
+        async def fetch(cluster, owner):
+            filters.append(owner)
+            return []  # As before the first of them was written.
+
+        async def commit(mark):
+            clock.now += 1.0
+            await asked(listing, mark, since=clock.now)
+
+        marks = [OwnerMark("cluster-a", f"team/app-{number}") for number in range(1_000)]
+        listing = Listing(fetch, **NUMBERS, clock=clock)
+        await asyncio.gather(*(asked(listing, mark, since=0.0) for mark in marks))
+        await commit(marks[0])
+        await commit(marks[1])
+        assert filters == [None, marks[0].owner, marks[1].owner]
+        # Those whom the kept one does not serve any more are worth another.
+        clock.now += 15.0
+        with occasion.of_reconcile():
+            occasion.set_urgent(False)
+            await asyncio.gather(*(asked(listing, mark, since=clock.now - 15.0) for mark in marks))
+        await listing.aclose()
+        assert filters[3:] == [None]
 
     async def test_what_turned_out_to_be_outdated_serves_nobody(self, listing):
         for mark in MARKS[:2]:
