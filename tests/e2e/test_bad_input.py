@@ -99,6 +99,10 @@ def with_a_readable_line(world):
     return b"INJECTED=readable\n" + world.encrypted()
 
 
+def with_an_empty_line(world):
+    return b"INJECTED=\n" + world.encrypted()
+
+
 def twice(world):
     lines = world.encrypted().decode().splitlines(True)
     once = "".join(line for line in lines if not line.startswith("sops_"))
@@ -181,6 +185,7 @@ ROWS = [
         with_files(env=without_a_line),
     ),
     Row("readable-value", "DecryptionFailed", "`INJECTED` is not encrypted", with_files(env=with_a_readable_line)),
+    Row("injected-empty-value", "EmptyValue", "'INJECTED' is empty", with_files(env=with_an_empty_line)),
     Row(
         "encrypted-twice",
         "DecryptionFailed",

@@ -122,7 +122,11 @@ def test_the_pod_has_time_to_hand_over_and_names_itself(render):
     assert environment["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
 
 
-@pytest.mark.parametrize("values", [{}, {"tenancy__mode": "shared", "logLevel": "debug"}], ids=["default", "shared"])
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"tenancy__mode": "shared", "logLevel": "debug", "gitHosts": "{git.example,git.internal}"}],
+    ids=["default", "shared"],
+)
 def test_the_controller_can_read_the_settings_that_the_chart_sets(render, values):
     from secret_manager_controller.controller.settings import Settings
 
@@ -130,6 +134,7 @@ def test_the_controller_can_read_the_settings_that_the_chart_sets(render, values
     environment = {one["name"]: one["value"] for one in container["env"] if "value" in one}
     settings = Settings.from_environment(environment | {"POD_NAME": "smc-0"})
     assert settings.tenancy_mode == values.get("tenancy__mode", "isolated")
+    assert settings.git_hosts == (("git.example", "git.internal") if "gitHosts" in values else ())
     assert settings.sharding.shards == 32
 
 
