@@ -28,7 +28,9 @@ from secret_manager_controller.sources.tarstream import DEFAULT_LIMITS, ArchiveL
 from secret_manager_controller.sources.tree import SnapshotTree
 
 MAX_CACHE_BYTES = 2**30
-MAX_SNAPSHOTS = 64
+MAX_SNAPSHOTS = 1_024
+"""Namespaces come in turn, often each with a source of its own: with fewer, an object would find its neighbour's snapshot
+evicted, and fetch it anew."""
 
 _SNAPSHOT = "snapshot-"
 _WORK = "work-"
