@@ -16,7 +16,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ import aiohttp
 import pyrage
 
 from lease_sharding.fence import SoleMemberFence
+from measuring import built
 from secret_manager_controller.decrypt import Decryptor, KeyRing
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.plaintext import Plaintext
@@ -47,18 +47,11 @@ from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.stack import git
 
-ROOT = Path(__file__).parent.parent
 WORKERS = 16
 """As many as the controller has by default."""
 BUILT_EVERY = 10
 """Every so many objects, one is a kustomize build; the others are profile files."""
 KUSTOMIZATION = "secretGenerator: [{name: s, envs: [application.secrets.env]}]\n"
-
-
-def part(name: str) -> Path:
-    """Return a real part."""
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), name]
-    return Path(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
 class CountingDecryptor(Decryptor):
@@ -97,7 +90,7 @@ class Monorepo:
         self.directory = directory
         self.objects = objects
         self.identity = pyrage.x25519.Identity.generate()
-        self._sops = part("sops")
+        (self._sops,) = built("sops")
         git(directory, "init", "--quiet", "--initial-branch=main")
         first = self.encrypted("one")
         for number in range(objects):
@@ -142,7 +135,8 @@ class Bench:
     ) -> None:
         self.provider = AwsProvider(region=aws.region, login=aws.access_keys, endpoint_url=aws.endpoint_url)
         self.decryptor = CountingDecryptor(HashKey(b"bench" * 8))
-        self.kustomize = CountingKustomize(self.decryptor, binary=str(part("kustomize")))
+        (kustomize,) = built("kustomize")
+        self.kustomize = CountingKustomize(self.decryptor, binary=str(kustomize))
         self.ring = KeyRing.parse([str(repository.identity).encode()])
         self.source: Mapping[str, Any] = {}
         self.reconciler = Reconciler(

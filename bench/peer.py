@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,12 +24,12 @@ from typing import Any
 
 import yaml
 
+from measuring import built, cpu_seconds, resident_mb
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, ResourcePath
 from secret_manager_controller.testing import processes
 from secret_manager_controller.testing.stack import Stack, condition
 from secret_manager_controller.testing.tenants import Tenant
 
-ROOT = Path(__file__).parent.parent
 EXTERNAL_SECRETS = "external-secrets.io"
 PUSH_SECRETS = ResourcePath(EXTERNAL_SECRETS, "v1alpha1", "pushsecrets")
 SECRET_STORES = ResourcePath(EXTERNAL_SECRETS, "v1", "secretstores")
@@ -60,26 +59,6 @@ class Figures:
     drift_calls: int
     cpu_s: float
     rss_mb: float
-
-
-def built(*names: str) -> list[Path]:
-    """Return the paths of real parts, built where they are not yet."""
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
-    return [
-        Path(line) for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    ]
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """Return the memory that a process holds."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def measure(

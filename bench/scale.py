@@ -10,24 +10,18 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from measuring import built, cpu_seconds, resident_mb, step
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
 from secret_manager_controller.testing.replicas import SHARDS, Replica, Replicas
 from secret_manager_controller.testing.stack import Stack
 from secret_manager_controller.testing.tenants import ENV, USER_AGENTS, Tenant, dotenv, metric
 
-ROOT = Path(__file__).parent.parent
 REGIONS = (
     "ap-northeast-1",
     "ap-south-1",
@@ -46,21 +40,6 @@ REGIONS = (
 WRITERS = 4
 PASS_TIMEOUT = 3600.0  # Seconds; the test server carries out some hundred requests a second.
 PROGRESS = 15.0  # Seconds from one line of progress to the next.
-
-
-def built(*names: str) -> list[Path]:
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
-    return [
-        Path(line) for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    ]
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    print(f"{title} …", flush=True)
-    started = time.monotonic()
-    yield
-    print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def make(stack: Stack, tenant: Tenant, region: str, names: list[str]) -> None:
@@ -105,16 +84,6 @@ def wait_for_pass(replica: Replica, objects: int) -> None:
         raise RuntimeError(f"{failed:.0f} reconciles failed")
 
 
-def cpu_seconds(replica: Replica) -> float:
-    fields = Path(f"/proc/{replica.controller.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(replica: Replica) -> float:
-    lines = Path(f"/proc/{replica.controller.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
-
-
 def api_calls(stack: Stack, began: float, ended: float) -> int:
     """Return how many requests of the controller the API server answered in a period, watches not counted."""
     return sum(
@@ -143,19 +112,21 @@ def measure(stack: Stack, *, objects: int, namespaces: int) -> dict[str, float]:
         with step("starting a replica"):
             began = time.monotonic()
             replica = replicas.start()
+            pid = replica.controller.process.pid
             stack.wait("it to be ready", replica.controller.ready, timeout=PASS_TIMEOUT)
-            start = time.monotonic() - began
+            start, start_cpu = time.monotonic() - began, cpu_seconds(pid)
         with step("a pass that changes nothing"):
-            ready_at, ready_cpu = time.time(), cpu_seconds(replica)
-            print(f"  the start took {ready_cpu:.1f} s of CPU", flush=True)
+            ready_at = time.time()
             wait_for_pass(replica, objects)
-            cpu, ended_at = cpu_seconds(replica) - ready_cpu, time.time()
+            cpu, ended_at = cpu_seconds(pid) - start_cpu, time.time()
         return {
             "objects": objects,
-            "rss_mb": round(resident_mb(replica)),
             "start_s": round(start, 1),
-            "noop_pass_cpu_s": round(cpu, 1),
-            "noop_pass_api_calls": api_calls(stack, ready_at, ended_at),
+            "start_cpu_s": round(start_cpu, 1),
+            "noop_s": round(ended_at - ready_at, 1),
+            "noop_cpu_s": round(cpu, 1),
+            "api_calls_per_object": round(api_calls(stack, ready_at, ended_at) / objects, 3),
+            "rss_mb": round(resident_mb(pid)),
         }
 
 

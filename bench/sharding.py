@@ -11,37 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
+from measuring import built, step
 from secret_manager_controller.testing.controlplane import User
 from secret_manager_controller.testing.replicas import SHARDS, Replica, Replicas
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack
 from secret_manager_controller.testing.workload import Workload
 
-ROOT = Path(__file__).parent.parent
 MEMBERS = 3
 LOOK = 4.0  # Seconds; to read the audit log takes a core for a while, which a handover would notice.
 WRITE_VERBS = frozenset({"create", "update", "patch", "delete"})
-
-
-def built(*names: str) -> list[Path]:
-    command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
-    return [
-        Path(line) for line in subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    ]
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    print(f"{title:60} {time.monotonic() - started:6.1f} s", flush=True)
 
 
 def quantile(values: list[float], share: float) -> float:
