@@ -16,7 +16,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -28,10 +28,14 @@ from opentelemetry.trace import Tracer
 
 from controller_telemetry.spans import NO_TRACER
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 MAX_DESTINATIONS: Final = 50
 """Each has a thread and a queue; a full one holds 1 MB."""
+MAX_TRACERS: Final = 1000
+"""Distinct settings, such as service names, over all destinations; each takes some kilobytes."""
 QUEUE_SIZE: Final = 512
 BATCH_SIZE: Final = 128
 EXPORT_DELAY: Final = 1.0
@@ -78,7 +82,7 @@ class Counters:
         exported: taken by a destination.
         failed: sent in vain.
         dropped: not sent, since the queue was full.
-        refused: keys that are not traced, since there are too many destinations.
+        refused: how often a key was not traced, since there are too many destinations or settings.
     """
 
     exported: int = 0
@@ -87,43 +91,54 @@ class Counters:
     refused: int = 0
 
 
+@dataclass(slots=True)
+class _Shared(Generic[T]):
+    """What several share, and how many they are."""
+
+    value: T
+    users: int = 0
+
+
 class Tracers:
     """Hands out tracers by key. For one thread; what the exporters' threads tell is counted under a lock."""
 
     def __init__(self, exporter_of: Callable[[Destination], SpanExporter] | None = None) -> None:
         self._exporter_of = exporter_of or otlp_exporter
-        self._settings: dict[str, TraceSettings] = {}
-        self._providers: dict[TraceSettings, TracerProvider] = {}
-        self._queues: dict[Destination, _Queue] = {}
+        self._keys: dict[str, TraceSettings] = {}
+        self._tracers: dict[TraceSettings, _Shared[Tracer]] = {}
+        self._queues: dict[Destination, _Shared[_Queue]] = {}
         self._closing: set[threading.Thread] = set()
         self.counters = Counters()
 
     def tracer(self, key: str, settings: TraceSettings | None) -> Tracer:
         """Return the tracer for what a key traces from now on; None means nothing any more."""
-        if settings != self._settings.get(key):
+        if settings is None or settings != self._keys.get(key):
             self.release(key)
-            if settings is None:
-                return NO_TRACER
-            if settings.destination not in self._queues and len(self._queues) >= MAX_DESTINATIONS:
-                self.counters.refused += 1
-                return NO_TRACER
-            self._settings[key] = settings
         if settings is None:
             return NO_TRACER
-        provider = self._providers.get(settings)
-        if provider is None:
-            provider = self._providers[settings] = self._provide(settings)
-        return provider.get_tracer(TRACER)
+        shared = self._tracers.get(settings) or self._open(settings)
+        if shared is None:
+            self.counters.refused += 1
+            return NO_TRACER
+        if key not in self._keys:
+            self._keys[key] = settings
+            shared.users += 1
+        return shared.value
 
     def release(self, key: str) -> None:
         """Note that a key traces nothing any more; a destination that nobody uses is closed."""
-        settings = self._settings.pop(key, None)
-        if settings is None or settings in self._settings.values():
+        settings = self._keys.pop(key, None)
+        if settings is None:
             return
-        self._providers.pop(settings, None)
-        destination = settings.destination
-        if all(other.destination != destination for other in self._settings.values()):
-            self._close(self._queues.pop(destination))
+        shared = self._tracers[settings]
+        shared.users -= 1
+        if shared.users:
+            return
+        del self._tracers[settings]
+        queue = self._queues[settings.destination]
+        queue.users -= 1
+        if not queue.users:
+            self._close(self._queues.pop(settings.destination).value)
 
     @property
     def destinations(self) -> int:
@@ -134,21 +149,28 @@ class Tracers:
         """Send what is queued and close everything, in `timeout` seconds at most; what is left then is lost."""
         deadline = time.monotonic() + timeout
         for queue in self._queues.values():
-            self._close(queue)
+            self._close(queue.value)
         self._queues.clear()
-        self._providers.clear()
-        self._settings.clear()
+        self._tracers.clear()
+        self._keys.clear()
         for thread in tuple(self._closing):
             thread.join(max(deadline - time.monotonic(), 0.0))
 
-    def _provide(self, settings: TraceSettings) -> TracerProvider:
+    def _open(self, settings: TraceSettings) -> _Shared[Tracer] | None:
+        """Return a tracer that nobody uses yet, or None where there are too many of them or of destinations."""
         destination = settings.destination
         queue = self._queues.get(destination)
+        if len(self._tracers) >= MAX_TRACERS or (queue is None and len(self._queues) >= MAX_DESTINATIONS):
+            return None
         if queue is None:
-            queue = self._queues[destination] = _Queue(self._exporter_of(destination), destination, self.counters)
+            made = _Queue(self._exporter_of(destination), destination, self.counters)
+            queue = self._queues[destination] = _Shared(made)
+        queue.users += 1
         provider = TracerProvider(resource=Resource(dict(settings.resource)), shutdown_on_exit=False)
-        provider.add_span_processor(queue)
-        return provider
+        provider.add_span_processor(queue.value)
+        # The tracer and not its provider is kept: asking for it again would clear all caches of `warnings`.
+        shared = self._tracers[settings] = _Shared(provider.get_tracer(TRACER))
+        return shared
 
     def _close(self, queue: _Queue) -> None:
         def close() -> None:

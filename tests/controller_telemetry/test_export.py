@@ -126,6 +126,25 @@ def test_there_are_no_more_destinations_than_the_bound(bench, monkeypatch):
     assert bench.tracers.tracer("2", settings("http://2:4318")) is not NO_TRACER
 
 
+def test_there_are_no_more_settings_than_the_bound(bench, monkeypatch):
+    monkeypatch.setattr(export, "MAX_TRACERS", 2)
+    for number in range(2):
+        bench.tracers.tracer(f"{number}", settings(service=f"s{number}"))
+    assert bench.tracers.tracer("2", settings(service="s2")) is NO_TRACER
+    assert bench.tracers.tracer("2", settings(service="s1")) is bench.tracers.tracer("1", settings(service="s1"))
+    bench.tracers.release("0")
+    assert bench.tracers.tracer("3", settings(service="s3")) is not NO_TRACER
+    assert bench.tracers.destinations == 1
+
+
+def test_releasing_many_keys_looks_at_none_of_the_others(bench):
+    for number in range(20_000):
+        bench.tracers.tracer(f"{number}", settings(service=f"s{number % 3}"))
+    for number in range(20_000):  # A look at all others for each would take a minute.
+        bench.tracers.release(f"{number}")
+    assert bench.tracers.destinations == 0
+
+
 def test_a_backend_that_hangs_drops_spans_counts_them_and_delays_nothing(bench, monkeypatch):
     monkeypatch.setattr(export, "QUEUE_SIZE", 8)
     monkeypatch.setattr(export, "BATCH_SIZE", 2)
@@ -155,7 +174,7 @@ def test_a_batch_that_is_not_taken_is_counted_and_told_once(bench, result, caplo
     tracer = bench.tracers.tracer("a", settings())
     (exporter,) = bench.exporters.values()
     exporter.result = result
-    (queue,) = bench.tracers._queues.values()
+    queue = next(iter(bench.tracers._queues.values())).value
     for _ in range(3):
         record(tracer, "work")
         queue.force_flush(10_000)

@@ -1,6 +1,7 @@
 """Tenants kept apart on real parts, in mode isolated: what is not granted is neither read nor written."""
 
 import json
+import socket
 
 import pytest
 
@@ -116,6 +117,36 @@ def test_a_key_of_a_kms_is_asked_once_a_policy_grants_it(stack, tenant, policies
     policies.put("own", tenant.namespace, stores=[store(stack)], kmsKeys=[arn])
     tenant.ready()
     assert tenant.values() == {"A": b"one"}
+
+
+def test_a_host_of_traces_that_is_not_granted_hears_nothing_and_stops_nothing(stack, tenant, policies):
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", 0))
+        foreign.listen()
+        foreign.setblocking(False)
+        endpoint = f"http://127.0.0.1:{foreign.getsockname()[1]}"
+        policies.put("own", tenant.namespace, stores=[store(stack)])
+        tenant.commit(A="1")
+        tenant.apply(otel={"type": "Otlp", "endpoint": endpoint, "protocol": "http/protobuf"})
+        status = tenant.ready()
+        assert (tenant.values(), status.get("lastTraceId")) == ({"A": b"1"}, None)
+        assert condition(status, "Untraced")["message"] == (
+            "no traces: spec.otel.endpoint names host 127.0.0.1, and no SecretManagerPolicy for its namespace has in "
+            "spec.telemetryHosts: 127.0.0.1"
+        )
+        with pytest.raises(BlockingIOError):
+            foreign.accept()
+        policies.put("own", tenant.namespace, stores=[store(stack)], telemetryHosts=["127.0.0.1"])
+        status = tenant.until("traces", lambda now: now.get("lastTraceId"))
+        assert condition(status, "Untraced") == {}
+
+
+def test_an_object_that_is_denied_its_store_is_traced_where_its_host_is_granted(tenant, policies, jaeger):
+    policies.put("own", tenant.namespace, telemetryHosts=["127.0.0.1"])
+    tenant.commit(A="1")
+    tenant.apply(otel={"type": "Otlp", "endpoint": jaeger.grpc, "protocol": "grpc"})
+    (span,) = jaeger.whole(tenant.ready(reason="AccessDenied")["lastTraceId"])
+    assert (span.failed, span.attributes["secret_manager.reason"]) == (True, "AccessDenied")
 
 
 @pytest.mark.parametrize("reference", ["source", "credentials"])

@@ -169,6 +169,18 @@ def test_a_backend_that_is_not_there_costs_a_reconcile_nothing(stack, tenant, co
     assert tenant.values() == {"A": b"1"}
 
 
+def test_a_destination_is_closed_when_its_last_object_goes(stack, tenant, jaeger, controller):
+    def destinations():
+        return metric(controller, "secret_manager_trace_destinations")
+
+    tenant.commit(A="1")
+    tenant.apply(otel=http(jaeger))
+    tenant.ready()
+    assert destinations() >= 1
+    stack.delete(tenant.path)
+    stack.wait("the last destination to close", lambda: destinations() == 0)
+
+
 def test_a_secret_that_is_missing_is_told_and_traced_once_it_is_there(stack, tenant, jaeger):
     tenant.commit(A="1")
     tenant.apply(otel=http(jaeger, headersSecretRef={"name": "headers"}))

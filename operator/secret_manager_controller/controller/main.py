@@ -88,8 +88,8 @@ KOPF_RECORD_ATTRIBUTES = ("settings", "k8s_ref", "k8s_skip")
 
 LEFT_TO_OTHERS = 4
 """One of so many workers is left to the objects of other accounts when one account's take long."""
-TRACES_END_TIMEOUT = 2.0
-"""Seconds that traces may take to be sent at the end."""
+TRACES_END_TIMEOUT = 1.5
+"""Seconds that traces may take to be sent at the end; with gRPC's own end it is less than 2."""
 INFORMER_STOP_TIMEOUT = 5.0
 """Seconds that the watches may take to close; nothing depends on them any more."""
 

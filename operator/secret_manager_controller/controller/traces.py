@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import Tracer
 from opentelemetry.util.re import parse_env_headers
 
-from controller_telemetry.export import MAX_DESTINATIONS, Destination, Tracers, TraceSettings
+from controller_telemetry.export import MAX_DESTINATIONS, MAX_TRACERS, Destination, Tracers, TraceSettings
 from controller_telemetry.spans import NO_TRACER
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.secrets import SecretReader
@@ -25,7 +27,8 @@ SERVICE_NAME: Final = "secret-manager-controller"
 Environment = Mapping[str, str]
 TOO_MANY: Final = RetryableError(
     Reason.TOO_MANY_DESTINATIONS,
-    f"no traces: other objects use the {MAX_DESTINATIONS} destinations that a replica sends to; let objects share them",
+    f"no traces: other objects use the {MAX_DESTINATIONS} endpoints, or the {MAX_TRACERS} services and environments, "
+    "that a replica has room for; let objects share theirs",
 )
 
 
@@ -76,9 +79,12 @@ class ObjectTraces:
                 raise denied
             else:
                 settings = await self._settings(spec.otel, namespace)
+            tracer = self._tracers.tracer(key, settings)
         except ControllerError as error:
             return self._tracers.tracer(key, None), error
-        tracer = self._tracers.tracer(key, settings)
+        except Exception as error:  # noqa: BLE001 - no exporter that cannot be made may stop the work; it is told.
+            message = f"no traces: their exporter cannot be made ({type(error).__name__})"
+            return self._tracers.tracer(key, None), RetryableError(Reason.INTERNAL_ERROR, message)
         return tracer, TOO_MANY if settings is not None and tracer is NO_TRACER else None
 
     def release(self, key: str) -> None:
@@ -126,15 +132,17 @@ def default_settings(environment: Environment) -> TraceSettings | None:
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
     Raises:
-        ValueError: the protocol is none that is spoken.
+        ValueError: a variable holds what cannot be used.
     """
 
     def variable(name: str) -> str | None:
         return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
 
-    endpoint = variable("ENDPOINT")
-    if not endpoint or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    endpoint, exporter = variable("ENDPOINT"), environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if not endpoint or exporter == "none" or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
+    if exporter != "otlp":
+        raise ValueError(f"OTEL_TRACES_EXPORTER={exporter!r}: expected otlp or none")
     protocol = variable("PROTOCOL")
     if protocol not in (None, *OtlpProtocol):
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: expected {' or '.join(OtlpProtocol)}")
@@ -143,8 +151,23 @@ def default_settings(environment: Environment) -> TraceSettings | None:
     resource |= parse_env_headers(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""), liberal=True)
     if name := environment.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = name
-    grpc = None if protocol is None else protocol == OtlpProtocol.GRPC
-    return TraceSettings(destination_of(endpoint, grpc=grpc, headers=headers), tuple(sorted(resource.items())))
+    destination = destination_of(
+        endpoint,
+        grpc=None if protocol is None else protocol == OtlpProtocol.GRPC,
+        headers=headers,
+        ca=_certificates(variable("CERTIFICATE")),
+    )
+    base = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" not in environment
+    if base and not destination.grpc and not destination.endpoint.endswith(TRACES_PATH):
+        destination = replace(destination, endpoint=destination.endpoint.rstrip("/") + TRACES_PATH)
+    return TraceSettings(destination, tuple(sorted(resource.items())))
+
+
+def _certificates(path: str | None) -> bytes | None:
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise ValueError(f"OTEL_EXPORTER_OTLP_CERTIFICATE={path!r} cannot be read: {error.strerror}") from error
 
 
 def destination_of(

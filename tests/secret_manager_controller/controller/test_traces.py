@@ -1,6 +1,7 @@
 """Where an object's traces go is read from its spec and its Secrets."""
 
 import base64
+import re
 
 import pytest
 
@@ -47,7 +48,7 @@ class Bench:
         }
         body = {"metadata": {"namespace": "team-a", "name": "idam"}, "spec": spec | ({"otel": otel} if otel else {})}
         tracer, self.problem = await self.traces.tracer(key, parse_spec(body), namespace="team-a", denied=self.denied)
-        settings = self.tracers._settings.get(key)
+        settings = self.tracers._keys.get(key)
         assert (tracer is NO_TRACER) == (settings is None)
         return settings
 
@@ -181,7 +182,12 @@ async def test_an_object_that_leaves_releases_its_destination(bench):
 
 @pytest.mark.parametrize(
     "environment",
-    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "true"}],
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_TRACES_EXPORTER": "none"},
+    ],
     ids=str,
 )
 def test_the_variables_may_ask_for_nothing(environment):
@@ -206,10 +212,39 @@ def test_the_variables_name_service_protocol_and_attributes():
     }
 
 
-def test_a_protocol_that_is_not_spoken_is_told():
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
-    with pytest.raises(ValueError, match="OTEL_EXPORTER_OTLP_PROTOCOL='http/json': expected grpc or http/protobuf"):
-        default_settings(environment)
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "='http/json': expected grpc or http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "='/nowhere' cannot be read: No such file or directory"),
+        ("OTEL_TRACES_EXPORTER", "console", "='console': expected otlp or none"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_told(variable, value, told):
+    with pytest.raises(ValueError, match=re.escape(variable + told)):
+        default_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", variable: value})
+
+
+def test_the_variables_name_an_authority_and_a_base_path(tmp_path):
+    (tmp_path / "ca.crt").write_bytes(b"PEM")
+    settings = default_settings(
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "https://a:4318/otlp/",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.crt"),
+        }
+    )
+    assert (settings.destination.endpoint, settings.destination.ca) == ("https://a:4318/otlp/v1/traces", b"PEM")
+
+
+async def test_an_exporter_that_cannot_be_made_is_told_by_its_type_and_costs_nothing_else(kube):
+    bench = Bench(kube)
+
+    def fail(destination):
+        raise OSError(TOKEN)
+
+    bench.tracers._exporter_of = fail
+    assert await bench.settings({"type": "Otlp", "endpoint": "http://o:4317"}) is None
+    assert bench.problem.message == "no traces: their exporter cannot be made (OSError)"
 
 
 async def test_what_became_of_spans_is_counted(bench):
