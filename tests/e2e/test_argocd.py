@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.testing.gitserver import GitServer
 from secret_manager_controller.testing.gitssh import GitSshServer
 from secret_manager_controller.testing.stack import APPLICATIONS
@@ -254,4 +255,30 @@ def test_an_application_that_is_missing_is_waited_for_and_seen_when_it_comes(ser
     tenant.ready(reason="SourceNotFound")
     application_of(tenant, source=git_source(server, tenant))
     tenant.until("it", lambda s: s["conditions"][0]["reason"] == "ReconciliationSucceeded", timeout=PROMPT)
+    assert tenant.values() == {"A": b"1"}
+
+
+def test_where_tenants_are_kept_apart_a_server_needs_a_grant(stack, controller, server, tenant, repository):
+    """Although a policy grants the Application and the store. The last test here: it ends the other controller."""
+    commit(repository, A="1")
+    application_of(tenant, source=git_source(server, tenant))
+    granted = {
+        "namespaces": {"names": [tenant.namespace]},
+        "sources": [{"kind": "Application", "namespace": ARGOCD, "name": tenant.namespace}],
+        "stores": [{"aws": {"region": stack.aws.region}}],
+    }
+
+    def grant(**more):
+        policy = {"apiVersion": f"{GROUP}/v1", "kind": "SecretManagerPolicy", "metadata": {"name": tenant.namespace}}
+        stack.apply(policy | {"spec": granted | more})
+
+    grant()
+    controller.stop()
+    with stack.controller(TENANCY_MODE="isolated"):
+        apply_object(tenant)
+        status = tenant.ready(reason="AccessDenied")
+        assert "have it added to spec.gitHosts of a SecretManagerPolicy" in message(status)
+        assert server.requests == []
+        grant(gitHosts=["127.0.0.1"])
+        tenant.ready()
     assert tenant.values() == {"A": b"1"}

@@ -215,8 +215,8 @@ def _entry(kind: str, entry: Node) -> WrappedKey:
 
 
 def _azure_key(vault: str, name: str, version: str) -> str:
-    """Return the id of a key that is named in parts."""
-    return f"{vault.rstrip('/')}/keys/{name}/{version}".rstrip("/")
+    """Return the id of a key that is named in parts; hosts have no case."""
+    return f"{vault.rstrip('/').lower()}/keys/{name}/{version}".rstrip("/")
 
 
 def _texts(fields: Node) -> tuple[tuple[str, str], ...]:

@@ -107,7 +107,7 @@ def test_a_block_that_is_no_mapping_is_refused(block: Any) -> None:
     ("kind", "entry", "label"),
     [
         ("kms", {"arn": "arn:aws:kms:eu:1:key/2", "role": "evil"}, "AWS KMS arn:aws:kms:eu:1:key/2"),
-        ("azure_kv", {"vault_url": "https://v/", "name": "k"}, "Azure Key Vault https://v/keys/k"),
+        ("azure_kv", {"vault_url": "https://V/", "name": "K"}, "Azure Key Vault https://v/keys/K"),
         ("azure_kv", {"vault_url": "https://v", "name": "k", "version": "1"}, "Azure Key Vault https://v/keys/k/1"),
         ("age", {"recipient": "age1x"}, "age age1x"),
         ("acs_kms", {"arn": "x"}, "acs_kms"),
