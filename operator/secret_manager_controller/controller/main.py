@@ -1,82 +1,32 @@
-"""The controller process: wires the parts, runs them, stops them in order."""
+"""The controller process: runs the wired parts, and stops them in order."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-import os
 import resource
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
-import aiohttp
-
-from controller_telemetry.export import Tracers, without_ambient_settings
 from controller_telemetry.logs import configure_logging
-from lease_sharding.assign import shard_of
-from lease_sharding.client import ApiServer as LeaseServer
-from lease_sharding.client import HttpLeaseClient
 from lease_sharding.errors import LeaseShardingError
-from lease_sharding.member import Member
 from secret_manager_controller import __version__
-from secret_manager_controller.controller.cache import ObjectCache
-from secret_manager_controller.controller.copies import ObjectCopies
-from secret_manager_controller.controller.dispatch import Dispatcher
-from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
-from secret_manager_controller.controller.keys import KeyRings, load_hash_key
-from secret_manager_controller.controller.keywait import KeyWaiters
-from secret_manager_controller.controller.kinds import Kinds, served_kinds
-from secret_manager_controller.controller.metrics import Metrics
-from secret_manager_controller.controller.owners import ClusterOwners
-from secret_manager_controller.controller.ownership import OwnedWork
-from secret_manager_controller.controller.policies import PolicyBook, PolicyStatusWriter
-from secret_manager_controller.controller.queue import QueueClosed, WorkQueue
-from secret_manager_controller.controller.secrets import SecretReader
+from secret_manager_controller.controller.queue import QueueClosed
 from secret_manager_controller.controller.settings import LONGEST_EFFECT, Settings, SettingsError
-from secret_manager_controller.controller.shard_metrics import ShardCollector
-from secret_manager_controller.controller.stores import CachedStores
-from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
-from secret_manager_controller.controller.trace_metrics import TraceCollector
-from secret_manager_controller.controller.traces import ObjectTraces
-from secret_manager_controller.controller.watched_sources import WatchedSources
-from secret_manager_controller.controller.worker import Worker
-from secret_manager_controller.decrypt.decryptor import Decryptor
-from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
-from secret_manager_controller.errors import ControllerError
+from secret_manager_controller.controller.startup import StartupError
+from secret_manager_controller.controller.sweep import KindInstalled
+from secret_manager_controller.controller.wiring import Parts, wired
 from secret_manager_controller.kube import (
-    LEASE_GROUP,
-    NAMESPACES,
-    SECRET_MANAGER_CONFIGS,
-    SECRET_MANAGER_POLICIES,
     ApiServer,
-    KubeClient,
     KubeConfigError,
-    KubeError,
-    ResourcePath,
 )
-from secret_manager_controller.model.secret import HashKey
-from secret_manager_controller.model.spec import SourceKind
-from secret_manager_controller.providers.budget import SHARED_BUDGETS
-from secret_manager_controller.reconcile import NoPolicies, Reconciler
-from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
-from secret_manager_controller.render.renderer import Renderer
-from secret_manager_controller.render.sandbox import Limits
-from secret_manager_controller.sources.argocd import ArgoSource
-from secret_manager_controller.sources.cache import SnapshotCache
-from secret_manager_controller.sources.flux import FluxSource
-from secret_manager_controller.sources.git.private import sweep_private_directories
-from secret_manager_controller.sources.git.repositories import GitRepositories
-from secret_manager_controller.sources.kinds import SourceOfKind
-from secret_manager_controller.tenancy import Mode, Tenancy
-from secret_manager_controller.unwrapping import DataKeyFinder
+from secret_manager_controller.tenancy import Mode
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 
@@ -86,163 +36,8 @@ SILENT_LOGGERS = ("opentelemetry",)
 KOPF_RECORD_ATTRIBUTES = ("settings", "k8s_ref", "k8s_skip")
 """What kopf hangs on its log records: whole settings, and references that our own fields repeat."""
 
-LEFT_TO_OTHERS = 4
-"""One of so many workers is left to the objects of other accounts when one account's take long."""
-TRACES_END_TIMEOUT = 1.5
-"""Seconds that traces may take to be sent at the end; with gRPC's own end it is less than 2."""
 INFORMER_STOP_TIMEOUT = 5.0
 """Seconds that the watches may take to close; nothing depends on them any more."""
-
-
-class StartupError(Exception):
-    """The controller cannot start; the message says what to mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The wired parts of one process."""
-
-    queue: WorkQueue
-    worker: Worker
-    dispatcher: Dispatcher
-    sweeper: Sweeper
-    member: Member
-    work: OwnedWork
-    metrics: Metrics
-    kinds: Kinds
-    waiting: KeyWaiters
-    policy_statuses: PolicyStatusWriter | None
-
-
-@asynccontextmanager
-async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
-    """Make every part, and release what they hold at the end.
-
-    Raises:
-        StartupError: the API server refuses what every start needs, or the cache's directory cannot be used.
-    """
-    loop = asyncio.get_running_loop()
-    async with AsyncExitStack() as stack:
-        kube = await stack.enter_async_context(
-            KubeClient(server, user_agent=f"secret-manager-controller/{__version__}")
-        )
-        isolated, book = settings.tenancy_mode is Mode.ISOLATED, PolicyBook(kube)
-        cluster, hash_key, kinds = await read_cluster(kube, settings, book)
-        for sweep in (sweep_gpg_homes, sweep_builds, sweep_private_directories):  # What a killed predecessor left.
-            await asyncio.to_thread(sweep)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        try:
-            snapshots = SnapshotCache(settings.cache_directory)
-            stack.push_async_callback(snapshots.aclose)
-            git_directory = settings.cache_directory / "git"
-            repositories = GitRepositories(git_directory, clock=loop.time, refresh=settings.git_refresh)
-            stack.push_async_callback(repositories.aclose)
-        except (OSError, RuntimeError) as error:
-            raise StartupError(f"cannot start: CACHE_DIRECTORY cannot be used: {error}") from error
-        shard_of_namespace = functools.partial(shard_of, shards=settings.sharding.shards)
-        metrics, cache, copies = Metrics(), ObjectCache(shard_of_namespace), ObjectCopies()
-        queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
-        sources = WatchedSources(kube, kinds)
-        reader = SecretReader(kube, clock=loop.time)
-        tenancy, policies = tenancy_of(settings, os.environ), book if isolated else NoPolicies()
-        traces = stack.enter_context(object_traces(reader, metrics))
-
-        def distrust() -> None:
-            sources.distrust()
-            repositories.distrust()
-
-        work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=distrust, dropped=traces.release)
-        leases = await stack.enter_async_context(lease_client(settings, server))
-        member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
-        SHARED_BUDGETS.share(lambda: live_members(member))
-        stores = CachedStores(reader, os.environ, metrics.record_call)
-        stack.push_async_callback(stores.aclose)
-        keys = KeyRings(reader)
-        waiting = KeyWaiters(keys, queue.add)
-        decryptor = Decryptor(hash_key)
-        flux = FluxSource(
-            read_object=sources.read, session=session, cache=snapshots, allowed_hosts=settings.artifact_hosts
-        )
-        argo = ArgoSource(
-            read_object=sources.read,
-            logins=GitLogins(kube, reader, session, clock=loop.time, now=time.time),
-            repositories=repositories,
-            cache=snapshots,
-        )
-        limits = Limits(seconds=settings.kustomize_timeout, memory=settings.kustomize_memory)
-        kustomize = Kustomize(decryptor, binary=settings.kustomize_binary, limits=limits)
-        reconciler = Reconciler(
-            source=SourceOfKind({SourceKind.APPLICATION: argo}, default=flux),
-            keys=keys,
-            stores=stores,
-            owners=ClusterOwners(kube, cluster),
-            renderer=Renderer(decryptor, kustomize),
-            cluster=cluster,
-            tenancy=tenancy,
-            policies=policies,
-            data_keys=DataKeyFinder(settings.kms_keys),
-        )
-        dispatcher = Dispatcher(
-            cache=cache,
-            copies=copies,
-            sources=sources,
-            policies=book,
-            queue=queue,
-            owns=work.owns,
-            gone=functools.partial(gone, metrics=metrics, traces=traces),
-        )
-        metrics.queue_depth.set_function(lambda: len(queue))
-        metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
-        worker = Worker(
-            kube=kube,
-            reconciler=reconciler,
-            queue=queue,
-            copies=copies,
-            metrics=metrics,
-            traces=traces,
-            gone=dispatcher.forget,
-            waiting=waiting,
-        )
-        sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
-        statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
-        yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, statuses)
-
-
-@contextmanager
-def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTraces]:
-    """Make what tells where traces go, and send at the end what is still queued.
-
-    Raises:
-        StartupError: an `OTEL_*` variable cannot be used.
-    """
-    tracers = Tracers()
-    agent = {name: os.environ[name] for name in ("DD_AGENT_HOST",) if name in os.environ}
-    try:
-        traces = ObjectTraces(tracers, reader, without_ambient_settings(os.environ) | agent)
-    except ValueError as error:
-        raise StartupError(f"cannot start: {error}") from error
-    metrics.registry.register(TraceCollector(tracers))
-    try:
-        yield traces
-    finally:
-        tracers.shutdown(TRACES_END_TIMEOUT)
-
-
-def gone(key: str, *, metrics: Metrics, traces: ObjectTraces) -> None:
-    """Forget what is told of an object that does not exist any more."""
-    metrics.set_managed(key, 0)
-    traces.release(key)
-
-
-def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
-    """Return the client of the group's Leases, which are in the controller's namespace."""
-    return HttpLeaseClient(
-        LeaseServer(server.url, server.tls(), server.authorization),
-        namespace=settings.namespace,
-        group=LEASE_GROUP,
-        request_timeout=settings.sharding.request_timeout,
-        user_agent=f"secret-manager-controller/{__version__}",
-    )
 
 
 async def run(settings: Settings, server: ApiServer, informer: Informer, stop: asyncio.Event) -> None:
@@ -297,58 +92,6 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
 
 class WatchLost(Exception):  # noqa: N818 - it tells an event.
     """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
-
-
-async def check_installed(kube: KubeClient, resource: ResourcePath) -> None:
-    """Raise `KubeError` if a kind that we work on is not installed: the watch of it would be silent for ever."""
-    if await kube.get(f"{resource.url()}?limit=1") is None:
-        raise KubeError(404, f"the CustomResourceDefinition {resource.plural}.{resource.group} is not installed")
-
-
-async def read_cluster(kube: KubeClient, settings: Settings, book: PolicyBook) -> tuple[str, HashKey, Kinds]:
-    """Return the cluster's id, its HMAC key and the kinds of sources that it serves; in mode isolated fill the book.
-
-    Raises:
-        StartupError: the API server refuses what every start needs.
-    """
-    try:
-        await check_installed(kube, SECRET_MANAGER_CONFIGS)
-        if settings.tenancy_mode is Mode.ISOLATED:
-            await check_installed(kube, SECRET_MANAGER_POLICIES)
-            await book.load()
-        cluster = settings.cluster_id or await cluster_id(kube)
-        return cluster, await load_hash_key(kube, settings.namespace), await served_kinds(kube)
-    except (KubeError, ControllerError) as error:
-        raise StartupError(f"cannot start: {error.message}") from error
-
-
-def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
-    """Return what is set for all objects; the account of the controller's own role is a part of its ARN."""
-    role = environment.get("AWS_ROLE_ARN", "").split(":")
-    return Tenancy(
-        controller_namespace=settings.namespace,
-        mode=settings.tenancy_mode,
-        controller_account=role[4] if len(role) > 5 else None,
-        git_hosts=settings.git_hosts,
-    )
-
-
-async def cluster_id(kube: KubeClient) -> str:
-    """Return kube-system's UID, which identifies a cluster for its lifetime."""
-    body = await kube.get(NAMESPACES.url(name="kube-system"))
-    if body is None:
-        raise KubeError(404, "namespace kube-system does not exist; set CLUSTER_ID")
-    return str(body["metadata"]["uid"])
-
-
-def live_members(member: Member) -> int:
-    """Return how many replicas share the stores' quotas, this one among them."""
-    return max(sum(row.session is not None for row in member.snapshot().members), 1)
-
-
-def lane_width(workers: int) -> int:
-    """Return how many workers one store's account may occupy: the others' objects are left some."""
-    return max(workers - max(workers // LEFT_TO_OTHERS, 1), 1)
 
 
 def unready(parts: Parts) -> str | None:

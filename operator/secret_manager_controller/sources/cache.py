@@ -29,8 +29,8 @@ from secret_manager_controller.sources.tree import SnapshotTree
 
 MAX_CACHE_BYTES = 2**30
 MAX_SNAPSHOTS = 1_024
-"""Namespaces come in turn, often each with a source of its own: with fewer, an object would find its neighbour's snapshot
-evicted, and fetch it anew."""
+"""Namespaces come in turn, often each with a source of its own. With fewer, an object would find evicted what another
+one of its namespace had fetched."""
 
 _SNAPSHOT = "snapshot-"
 _WORK = "work-"
