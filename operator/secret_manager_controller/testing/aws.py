@@ -51,7 +51,7 @@ class StoredSecret:
     deleted: bool
 
 
-class AwsServer(servers.StoreServer):
+class AwsServer(servers.HttpStoreServer):
     """A running test server, and all that a test may do to it. Methods block for some milliseconds."""
 
     def __init__(self, endpoint_url: str, access_keys: AwsAccessKeys, *, region: str = REGION) -> None:
@@ -114,43 +114,6 @@ class AwsServer(servers.StoreServer):
     def reset(self) -> None:
         """Forget secrets, faults, calls and how listings answer; access keys and sessions stay."""
         self._control("reset")
-
-    def fail(
-        self,
-        operation: str,
-        code: str,
-        status: int = 500,
-        *,
-        times: int = 1,
-        retry_after: float | None = None,
-        commit: bool = False,
-        name: str | None = None,
-    ) -> None:
-        """Answer the next requests with an error.
-
-        Args:
-            operation: the API's name of it, or `*`.
-            code: the error code.
-            status: HTTP status; 0 breaks the connection without an answer.
-            times: how many requests.
-            retry_after: seconds for the `Retry-After` header.
-            commit: carry the request out all the same: its answer is what is lost.
-            name: only requests that name this secret.
-        """
-        self._control(
-            "fault",
-            operation=operation,
-            code=code,
-            status=status,
-            times=times,
-            retry_after=retry_after,
-            commit=commit,
-            name=name,
-        )
-
-    def faults_left(self) -> int:
-        """Return how many requests are still to be met by a fault: 0 once the last one that hangs is under way."""
-        return int(self._control("faults_left"))
 
     def stale_listing(self, on: bool) -> None:
         """Let ListSecrets show the secrets as they are now, whatever happens to them; or the truth again."""
@@ -252,12 +215,13 @@ def main() -> None:
     # moto is imported in the server's process only: it registers a handler with botocore when it is imported.
     from secret_manager_controller.testing import aws_server  # noqa: PLC0415
     from secret_manager_controller.testing.aws_auth import Login  # noqa: PLC0415
+    from secret_manager_controller.testing.aws_controls import AwsControls  # noqa: PLC0415
 
     application = aws_server.AwsApplication()
     key = f"AKIA{secrets.token_hex(8).upper()}"
     keys = Login(key, secrets.token_hex(20), who=key)
     application.logins.add(keys)
-    server = aws_server.make(application, port=arguments.port)
+    server = aws_server.make(application, AwsControls(application), port=arguments.port)
     address = {
         "endpoint_url": f"http://127.0.0.1:{server.server_port}",
         "region": REGION,

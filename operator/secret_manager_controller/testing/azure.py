@@ -76,7 +76,7 @@ class StoredSecret:
         return self.versions[-1]
 
 
-class AzureServer(servers.StoreServer):
+class AzureServer(servers.HttpStoreServer):
     """A running test server, and all that a test may do to it. Methods block for some milliseconds.
 
     Attributes:
@@ -135,39 +135,6 @@ class AzureServer(servers.StoreServer):
     def reset(self) -> None:
         """Forget secrets, faults, quotas, calls, how vaults answer, the time that passed; vaults, keys, logins stay."""
         self._control("reset")
-
-    def fail(
-        self,
-        operation: str,
-        code: str,
-        status: int = 500,
-        *,
-        times: int = 1,
-        retry_after: float | None = None,
-        commit: bool = False,
-        name: str | None = None,
-    ) -> None:
-        """Answer the next requests with an error.
-
-        Args:
-            operation: the API's name of it (`GetToken` for Entra), or `*`.
-            code: the error code: the inner one, where the service tells two; `AADSTS…` for Entra.
-            status: HTTP status; 0 breaks the connection without an answer.
-            times: how many requests.
-            retry_after: seconds for the `Retry-After` header.
-            commit: carry the request out all the same: its answer is what is lost.
-            name: only requests that name this secret.
-        """
-        self._control(
-            "fault",
-            operation=operation,
-            code=code,
-            status=status,
-            times=times,
-            retry_after=retry_after,
-            commit=commit,
-            name=name,
-        )
 
     def quotas(self, *, all: int | None = None, sets: int | None = None, window: float = 10.0) -> None:  # noqa: A002 - as Azure names it.
         """Let each vault take so many requests of every kind and so many new versions in a window of seconds.
@@ -309,7 +276,7 @@ def main() -> None:
 
 def _serve(port: int, directory: Path) -> None:
     # What only the server's process needs is imported there.
-    from secret_manager_controller.testing.azure_controls import Controls  # noqa: PLC0415
+    from secret_manager_controller.testing.azure_controls import AzureControls  # noqa: PLC0415
     from secret_manager_controller.testing.azure_server import (  # noqa: PLC0415
         LOGIN_HOSTS,
         VAULT_SUFFIXES,
@@ -326,7 +293,7 @@ def _serve(port: int, directory: Path) -> None:
     login = AzureClientSecret(TENANT, str(uuid.uuid4()), secrets.token_urlsafe(30))
     application = AzureApplication(tenant=login.tenant_id, vault=VAULT)
     application.entra.clients[login.client_id] = login.client_secret
-    with make(application, Controls(application).answer, tls, port=port) as server:
+    with make(application, AzureControls(application), tls, port=port) as server:
         address = {
             "proxy_url": f"http://127.0.0.1:{server.server_port}",
             "url": f"https://127.0.0.1:{server.server_port}",

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from secret_manager_controller.testing.azure_quotas import Quotas
 from secret_manager_controller.testing.azure_server import VAULT_SUFFIXES, AzureApplication
 from secret_manager_controller.testing.azure_vault import StoredSecret, Vault
-from secret_manager_controller.testing.faults import Fault
+from secret_manager_controller.testing.controls import Controls
 
 
-class Controls:
-    """The controls; each method below is one."""
-
-    def __init__(self, application: AzureApplication) -> None:
-        self._application = application
-
-    def answer(self, action: str, arguments: Mapping[str, Any]) -> tuple[int, Any]:
-        """Carry out one of the methods below."""
-        method = getattr(self, action, None)
-        if action.startswith("_") or action == "answer" or method is None:
-            return 404, "there is no such control"
-        with self._application.lock:
-            return 200, method(**arguments)
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Return the call log."""
-        return [asdict(call) for call in self._application.calls]
-
-    def clear_calls(self) -> None:
-        """Empty the call log."""
-        self._application.calls.clear()
+class AzureControls(Controls[AzureApplication]):
+    """The controls beside those of every server; each method below is one."""
 
     def reset(self) -> None:
         """Forget secrets, faults, quotas, calls, how vaults answer, and how far the clock is ahead."""
@@ -44,17 +24,9 @@ class Controls:
         application.calls.clear()
         application.offset, application.stopped = 0.0, None
 
-    def fault(self, **fault: Any) -> None:
-        """Let something go wrong; see `Fault`."""
-        self._application.faults.add(Fault(**fault))
-
     def quotas(self, **quotas: Any) -> None:
         """Limit the requests to each vault; see `Quotas`."""
         self._application.throttle.quotas = Quotas(**quotas)
-
-    def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        self._application.faults.clear()
 
     def add_vault(self, *, vault: str) -> None:
         """Let there be another vault."""

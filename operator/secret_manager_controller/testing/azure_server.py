@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import secrets
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -23,8 +21,8 @@ from secret_manager_controller.testing.azure_keys import Keys, asked_of_key
 from secret_manager_controller.testing.azure_quotas import Throttle
 from secret_manager_controller.testing.azure_vault import Vault, VaultError
 from secret_manager_controller.testing.calls import OK, Call
+from secret_manager_controller.testing.controls import Controls, Handler, Server
 from secret_manager_controller.testing.faults import Fault, Faults
-from secret_manager_controller.testing.servers import CONTROL
 
 VAULT_SUFFIXES = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
 LOGIN_HOSTS = (
@@ -259,12 +257,8 @@ def _oauth_error(error: EntraError) -> dict[str, Any]:
 
 
 def make(
-    application: AzureApplication,
-    controls: Callable[[str, Mapping[str, Any]], tuple[int, Any]],
-    tls: ssl.SSLContext,
-    *,
-    port: int,
-) -> http.server.ThreadingHTTPServer:
+    application: AzureApplication, controls: Controls[AzureApplication], tls: ssl.SSLContext, *, port: int
+) -> Server:
     """Return a server bound to loopback; port 0 takes a free one.
 
     One port takes three kinds of clients. Those that speak TLS at once reach Entra and the vault that there was first.
@@ -273,37 +267,18 @@ def make(
 
     Args:
         application: what answers.
-        controls: carries out a control and returns a status and a document.
+        controls: what a test may do to it.
         tls: with a certificate for all of these hosts.
         port: on 127.0.0.1.
     """
-
-    class Handler(_Handler):
-        """One connection."""
-
-        def setup(self) -> None:
-            self.application, self.controls, self.tls = application, controls, tls
-            super().setup()
-
-    return _Server(("127.0.0.1", port), Handler)
+    return Server(
+        port, type("AzureHandler", (_Handler,), {"application": application, "controls": controls, "tls": tls})
+    )
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Stay silent about clients that broke off; faults of this server show in its log."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # As it came.
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(Handler):
     application: AzureApplication
-    controls: Callable[[str, Mapping[str, Any]], tuple[int, Any]]
     tls: ssl.SSLContext
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def setup(self) -> None:
         self._host: str | None = None
@@ -312,7 +287,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if first == _TLS_HANDSHAKE:
             self._encrypt(f"127.0.0.1:{self.server.server_port}")  # type: ignore[attr-defined]  # Of every TCP server.
 
-    def do_CONNECT(self) -> None:
+    def _tunnel(self) -> None:
         host = self.path.rpartition(":")[0]
         if self._vault_of(host) is None and host not in LOGIN_HOSTS:
             # As a proxy does that cannot resolve the name.
@@ -320,16 +295,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self.wfile.flush()
         self._encrypt(host)
         self.close_connection = False
 
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+    def answer(self, body: bytes) -> None:
         if self._host is None:
-            if not self.path.startswith(CONTROL):
-                self._send(404, "only controls are served without TLS", {})
-                return
-            self._send(*self.controls(self.path.removeprefix(CONTROL), json.loads(body or b"{}")), {})
+            self._send(404, "only controls are served without TLS", {})
             return
         parts = urlsplit(self.path)
         request = Request(
@@ -344,15 +316,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         answer = self.application.serve(request)
         if answer.status == 0:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self.break_off()
             return
         self._send(answer.status, answer.document, answer.headers)
 
-    do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names.
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name.
-        """Stay silent: the call log is the log."""
+    do_CONNECT = _tunnel  # noqa: N815 - http.server's name.
 
     def finish(self) -> None:
         try:
@@ -380,16 +348,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, document: Any, headers: Mapping[str, str]) -> None:
         body = b"" if status == HTTPStatus.NO_CONTENT else json.dumps(document).encode()
-        self.send_response(status)
-        if body:
-            self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("x-ms-request-id", secrets.token_hex(16))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
+        identified = {"x-ms-request-id": secrets.token_hex(16), **headers}
+        self.send(status, body, kind="application/json; charset=utf-8", headers=identified)
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """Return this server's time, which may be ahead."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from google.cloud.secretmanager_v1.types import resources, service
 
-from secret_manager_controller.testing.faults import Fault
+from secret_manager_controller.testing.controls import Controls, Handler, Server
 from secret_manager_controller.testing.gcp_auth import Refused
 from secret_manager_controller.testing.gcp_limits import GcpError, Quotas
 from secret_manager_controller.testing.gcp_server import GcpApplication, Noted
 from secret_manager_controller.testing.gcp_store import State, Stored
-from secret_manager_controller.testing.servers import CONTROL
 
 KEY_PATH = "/token"
 FEDERATION_PATH = "/v1/token"
@@ -40,46 +37,20 @@ _STATUS = {
 }
 
 
-def make(application: GcpApplication, *, port: int) -> http.server.ThreadingHTTPServer:
+def make(application: GcpApplication, *, port: int) -> Server:
     """Return a server bound to loopback; port 0 takes a free one."""
-    controls = Controls(application)
+    return Server(
+        port, type("GcpHandler", (_Handler,), {"application": application, "controls": GcpControls(application)})
+    )
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        """One request of an exchange or a control."""
 
-        protocol_version = "HTTP/1.1"
+class _Handler(Handler):
+    application: GcpApplication
 
-        def do_GET(self) -> None:
-            self._answer(b"")
-
-        def do_POST(self) -> None:
-            self._answer(self.rfile.read(int(self.headers.get("content-length") or 0)))
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name.
-            """Stay silent: the call log is the log."""
-
-        def _answer(self, body: bytes) -> None:
-            if self.path.startswith(CONTROL):
-                status, document = controls.answer(self.path.removeprefix(CONTROL), json.loads(body or b"{}"))
-                headers: Mapping[str, str] = {}
-            else:
-                status, document, headers = exchange(application, self.path, self.headers, body, self._origin())
-            data = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.send_header("metadata-flavor", "Google")
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def _origin(self) -> str:
-            return f"http://{self.headers['host']}"
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    def answer(self, body: bytes) -> None:
+        origin = f"http://{self.headers['host']}"
+        status, document, headers = exchange(self.application, self.path, self.headers, body, origin)
+        self.send(status, json.dumps(document).encode(), headers={"metadata-flavor": "Google", **headers})
 
 
 def exchange(
@@ -119,40 +90,16 @@ def _done(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise GcpError(refused.code, "refused") from refused
 
 
-class Controls:
-    """What a test may do to the server from outside: `POST /_control/<method>` with its arguments as a JSON object."""
+class GcpControls(Controls[GcpApplication]):
+    """The controls beside those of every server; each method below is one."""
 
     def __init__(self, application: GcpApplication) -> None:
-        self._application = application
+        super().__init__(application)
         self._store = application.store
-
-    def answer(self, action: str, arguments: Mapping[str, Any]) -> tuple[int, Any]:
-        """Carry out one of the methods below."""
-        method = getattr(self, action, None)
-        if action.startswith("_") or action == "answer" or method is None:
-            return 404, "there is no such control"
-        with self._application.lock:
-            return 200, method(**arguments)
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Return the call log."""
-        return [asdict(call) for call in self._application.calls]
-
-    def clear_calls(self) -> None:
-        """Empty the call log."""
-        self._application.calls.clear()
 
     def reset(self) -> None:
         """Forget secrets, faults, quotas and calls."""
         self._application.reset()
-
-    def fault(self, **fault: Any) -> None:
-        """Let something go wrong; see `Fault`."""
-        self._application.faults.add(Fault(**fault))
-
-    def clear_faults(self) -> None:
-        """Let nothing go wrong any more."""
-        self._application.faults.clear()
 
     def quotas(self, **quotas: Any) -> None:
         """Set the project's quotas; see `Quotas`."""

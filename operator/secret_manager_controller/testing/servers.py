@@ -121,12 +121,53 @@ class StoreServer:
         """Let the next requests wait before they are carried out, even if the client is gone by then."""
         self._control("fault", operation=operation, seconds=seconds, times=times)
 
+    def faults_left(self) -> int:
+        """Return how many requests are still to be met by a fault: 0 once the last one that hangs is under way."""
+        return int(self._control("faults_left"))
+
     def clear_faults(self) -> None:
         """Let nothing go wrong any more."""
         self._control("clear_faults")
 
     def _control(self, action: str, **arguments: Any) -> Any:
         return control(self._control_url, action, arguments)
+
+
+class HttpStoreServer(StoreServer):
+    """A running server of a store that speaks HTTP."""
+
+    def fail(
+        self,
+        operation: str,
+        code: str,
+        status: int = 500,
+        *,
+        times: int = 1,
+        retry_after: float | None = None,
+        commit: bool = False,
+        name: str | None = None,
+    ) -> None:
+        """Answer the next requests with an error.
+
+        Args:
+            operation: the API's name of it, a login's as the call log names it (`GetToken` for Entra), or `*`.
+            code: the error code. Azure: the inner one, where the service tells two; `AADSTS…` for Entra.
+            status: HTTP status; 0 breaks the connection without an answer.
+            times: how many requests.
+            retry_after: seconds for the `Retry-After` header.
+            commit: carry the request out all the same: its answer is what is lost.
+            name: only requests that name this secret.
+        """
+        self._control(
+            "fault",
+            operation=operation,
+            code=code,
+            status=status,
+            times=times,
+            retry_after=retry_after,
+            commit=commit,
+            name=name,
+        )
 
 
 def _printed(log: Path) -> dict[str, Any] | None:

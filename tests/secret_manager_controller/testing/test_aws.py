@@ -1,6 +1,7 @@
 """The AWS test server answers as AWS does where moto does not, notes every request, and fails on demand."""
 
 import base64
+import http.client
 import json
 import signal
 import subprocess
@@ -440,3 +441,20 @@ def test_the_server_keeps_its_values_from_the_log(aws, client):
     noted = repr(aws.calls())
     assert "s3cr3t" not in noted
     assert base64.b64encode(b"s3cr3t").decode() not in noted
+
+
+def test_a_connection_serves_one_request_after_the_other(aws):
+    """As AWS's do; whoever measures a client against this server measures no handshakes."""
+    connection = http.client.HTTPConnection(aws.endpoint_url.removeprefix("http://"), timeout=10)
+    sockets = set()
+    for _ in range(2):
+        connection.request("POST", "/_control/faults_left", b"{}")
+        assert connection.getresponse().read() == b"0"
+        sockets.add(connection.sock)
+    connection.close()
+    assert len(sockets) == 1
+    assert None not in sockets
+
+
+def test_a_service_that_is_not_here_is_refused(aws):
+    assert refused(aws.client("sqs").list_queues)[1] == 400
