@@ -50,7 +50,8 @@ coverage: $(READY) ## Report the coverage of the last `make test`, and check it 
 chaos: $(READY) parts ## Simulate thousands of bad days (SCHEDULES=), then run each on real processes; SEED= repeats a run.
 	@echo "SEED=$(SEED)"
 	@$(BIN)/python -m lease_sharding.testing $(SEED) --schedules=$(SCHEDULES)
-	@$(BIN)/python -m pytest -q --chaos --seed=$(SEED) tests/e2e/test_bad_days.py tests/e2e/test_bad_days_long.py
+	@$(BIN)/python -m pytest -q --chaos --seed=$(SEED) tests/e2e/test_bad_days.py tests/e2e/test_bad_days_long.py \
+		tests/e2e/test_three_stores.py
 
 lint: $(READY) ## Check style, types and the direction of imports.
 	@$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """One stack of real parts for a test process, a controller for a module, tenants for a test."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from secret_manager_controller.testing import argocd, flux
 from secret_manager_controller.testing import jaeger as jaeger_server
 from secret_manager_controller.testing.replicas import SHARDS, SHORT_SESSIONS, Replicas
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
@@ -101,6 +103,27 @@ def controller(stack, kustomize_binary):
     """Run a controller for a module."""
     with stack.controller(KUSTOMIZE_BINARY=str(kustomize_binary)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def source_controller(stack, tool):
+    """Run Flux's source-controller for a module."""
+    with flux.source_controller(stack, tool("source-controller")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def start_argocd_stack(start_stack, tool, example_key):
+    """Return a function that starts a stack with Argo CD's CRD and namespace; the example key is the controller's own."""
+
+    @contextlib.contextmanager
+    def start():
+        with start_stack(argocd_crds=tool("argocd-crds"), audit_log=True) as started:
+            started.create_namespace(argocd.NAMESPACE)
+            started.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": example_key})
+            yield started
+
+    return start
 
 
 @pytest.fixture

@@ -5,23 +5,21 @@ import os
 import pytest
 
 from secret_manager_controller.model.annotations import GROUP
+from secret_manager_controller.testing import argocd
 from secret_manager_controller.testing.gitserver import GitServer
 from secret_manager_controller.testing.gitssh import GitSshServer
-from secret_manager_controller.testing.stack import APPLICATIONS
 from secret_manager_controller.testing.tenants import ENV, conditions, dotenv
 
 pytestmark = [pytest.mark.real]
 
-ARGOCD = "argocd"
 PASSWORD = "canary-g1t-p4ssw0rd"
 PROMPT = 8  # Seconds for what takes one; the interval is a day.
 
 
 @pytest.fixture(scope="module")
-def stack(start_stack, tool, example_key):
+def stack(start_argocd_stack):
     """Run a stack with Argo CD's real CRD beside Flux's."""
-    with start_stack(argocd_crds=tool("argocd-crds"), audit_log=True) as started:
-        started.create_namespace(ARGOCD)
+    with start_argocd_stack() as started:
         yield started
 
 
@@ -35,7 +33,7 @@ def controller(stack):
 def server(stack, tmp_path_factory):
     with GitServer(tmp_path_factory.mktemp("git")) as running:
         trusted = {"127.0.0.1": running.ca.decode()}
-        config_map(stack, "argocd-tls-certs-cm", trusted)
+        argocd.keep_known(stack, "argocd-tls-certs-cm", trusted)
         yield running
 
 
@@ -45,32 +43,17 @@ def open_server(server, controller):
     server.requests.clear()
 
 
-def config_map(stack, name, data):
-    metadata = {"namespace": ARGOCD, "name": name}
-    stack.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-
-
 def application_of(tenant, *, sync=None, **spec):
-    """Make the tenant's Application, with the fields that Argo CD's docs show, and let Argo CD have compared it."""
-    body = {
-        "apiVersion": "argoproj.io/v1alpha1",
-        "kind": "Application",
-        "metadata": {"namespace": ARGOCD, "name": tenant.namespace},
-        "spec": {
-            "project": "default",
-            "destination": {"server": "https://kubernetes.default.svc", "namespace": tenant.namespace},
-            "syncPolicy": {"automated": {"prune": True, "selfHeal": True}},
-        }
-        | spec,
-    }
-    tenant.stack.apply(body)
-    if sync is not None:  # No subresource: Argo CD writes status as a part of the object.
-        compared = {"status": "Synced", "revision": sync, "comparedTo": {"destination": {}, "source": spec["source"]}}
-        tenant.stack.patch(APPLICATIONS.url(ARGOCD, tenant.namespace), {"status": {"sync": compared}})
+    """Make the tenant's Application, and let Argo CD have compared it."""
+    argocd.apply_application(tenant.stack, tenant.namespace, namespace=tenant.namespace, **spec)
+    if sync is not None:
+        argocd.compared(tenant.stack, tenant.namespace, revision=sync)
 
 
 def apply_object(tenant, **reference):
-    tenant.apply(sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": ARGOCD, **reference})
+    tenant.apply(
+        sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": argocd.NAMESPACE, **reference}
+    )
 
 
 def commit(repository, **entries):
@@ -127,16 +110,8 @@ def test_a_repository_of_argo_cd_is_logged_in_to_and_the_login_is_nowhere(
     apply_object(tenant)
     status = tenant.ready(reason="CredentialsUnavailable")
     assert message(status).startswith("127.0.0.1 refused the login")
-    secret = f"repo-{tenant.namespace}"
-    stack.create_secret(
-        ARGOCD,
-        secret,
-        {"url": server.url(tenant.namespace).encode(), "username": b"robot", "password": PASSWORD.encode()},
-    )
-    stack.patch(
-        f"/api/v1/namespaces/{ARGOCD}/secrets/{secret}",
-        {"metadata": {"labels": {"argocd.argoproj.io/secret-type": "repository"}}},
-    )
+    login = {"username": b"robot", "password": PASSWORD.encode()}
+    argocd.keep_login(stack, f"repo-{tenant.namespace}", url=server.url(tenant.namespace).encode(), **login)
     tenant.until("the login", lambda _: not tenant.annotate("reconcile", os.urandom(4).hex()) and tenant.values())
     tenant.ready()
     server.authorization = None
@@ -150,7 +125,7 @@ def test_a_repository_of_argo_cd_is_logged_in_to_and_the_login_is_nowhere(
         if event["verb"] == "list" and "argocd.argoproj.io" in event["requestURI"]
         and event.get("userAgent", "").startswith("secret-manager-controller/")
     }  # fmt: skip
-    assert listed == {f"/api/v1/namespaces/{ARGOCD}/secrets"}
+    assert listed == {f"/api/v1/namespaces/{argocd.NAMESPACE}/secrets"}
 
 
 def test_ssh_with_a_login_of_the_object_and_its_host_key(server, stack, tenant, repository):
@@ -163,7 +138,7 @@ def test_ssh_with_a_login_of_the_object_and_its_host_key(server, stack, tenant, 
         status = tenant.ready(reason="FetchFailed")
         assert "the host key of 127.0.0.1 is not a known one" in message(status)
         assert ssh.commands == []
-        config_map(stack, "argocd-ssh-known-hosts-cm", {"ssh_known_hosts": ssh.known_hosts.decode()})
+        argocd.keep_known(stack, "argocd-ssh-known-hosts-cm", {"ssh_known_hosts": ssh.known_hosts.decode()})
         tenant.until("the key", lambda _: not tenant.annotate("reconcile", os.urandom(4).hex()) and tenant.values())
         tenant.ready()
     assert tenant.values() == {"A": b"1"}
@@ -182,7 +157,9 @@ def test_what_vanishes_from_git_is_told_and_nothing_is_deleted(server, tenant, r
     repository.commit({}, branch="release")
     application_of(tenant, source=git_source(server, tenant, targetRevision="release"))
     tenant.apply(
-        sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": ARGOCD}, prune=True, interval="10s"
+        sourceRef={"kind": "Application", "name": tenant.namespace, "namespace": argocd.NAMESPACE},
+        prune=True,
+        interval="10s",
     )
     tenant.ready()
     change(repository)
@@ -264,7 +241,7 @@ def test_where_tenants_are_kept_apart_a_server_needs_a_grant(stack, controller, 
     application_of(tenant, source=git_source(server, tenant))
     granted = {
         "namespaces": {"names": [tenant.namespace]},
-        "sources": [{"kind": "Application", "namespace": ARGOCD, "name": tenant.namespace}],
+        "sources": [{"kind": "Application", "namespace": argocd.NAMESPACE, "name": tenant.namespace}],
         "stores": [{"aws": {"region": stack.aws.region}}],
     }
 
