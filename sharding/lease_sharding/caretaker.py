@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from lease_sharding.context import Context
@@ -12,6 +13,15 @@ from lease_sharding.errors import ApiError, Conflict, ShardCountMismatch, foreig
 from lease_sharding.leases import GROUP, SHARD_COUNT, Lease, config_lease, ended, placeholder
 
 logger = logging.getLogger(__name__)
+
+
+class Made(enum.Enum):
+    """What came of a write."""
+
+    DONE = enum.auto()
+    LOOKED_AGAIN = enum.auto()
+    """Somebody else wrote the Lease meanwhile; the view has it as it is now."""
+    FAILED = enum.auto()
 
 
 class Caretaker:
@@ -77,69 +87,50 @@ class Caretaker:
         self._context.changes.note()
 
     async def _end_session(self, name: str) -> None:
-        context = self._context
-        lease = context.view.get(name)
-        if lease is None:
-            return
-        context.counters.writes += 1
-        try:
-            context.put(await context.client.update(ended(lease)))
-        except Conflict:  # It was renewed after all, or another member was faster.
-            await context.look_again_or_wait(name)
-        except ApiError:
-            await asyncio.sleep(context.retry_delay)
-        else:
-            context.counters.sessions_ended += 1
+        lease = self._context.view.get(name)
+        # In a conflict it was renewed after all, or another member was faster.
+        if lease is not None and await self._attempt(name, self._context.client.update(ended(lease))) is Made.DONE:
+            self._context.counters.sessions_ended += 1
             logger.warning("Dead member's session taken", extra={"lease": name, "holder": lease.holder})
 
     async def _create(self, lease: Lease) -> None:
         context, name = self._context, lease.name
-        context.counters.writes += 1
-        try:
-            context.put(await context.client.create(lease))
-        except Conflict:  # Another member was faster, or it lost the label that it is listed by.
-            if await context.look_again_or_wait(name):
-                await context.repair_label(context.view.get(name))
-        except ApiError:
-            await asyncio.sleep(context.retry_delay)
+        # In a conflict another member was faster, or it lost the label that it is listed by.
+        if await self._attempt(name, context.client.create(lease)) is Made.LOOKED_AGAIN:
+            await context.repair_label(context.view.get(name))
 
     async def _forget(self, name: str) -> None:
-        context = self._context
-        lease = context.view.get(name)
-        if lease is None:
-            return
-        context.counters.writes += 1
-        try:
-            await context.client.delete(lease)
-        except Conflict:
-            await context.look_again_or_wait(name)
-        except ApiError:
-            await asyncio.sleep(context.retry_delay)
-        else:
+        context, lease = self._context, self._context.view.get(name)
+        if lease is not None and await self._attempt(name, context.client.delete(lease)) is Made.DONE:
             context.view.remove(name, lease.resource_version)
 
     async def _write_count(self, name: str) -> None:
-        context, wanted = self._context, config_lease(self._context.names)
+        context = self._context
+        made = await self._attempt(name, context.client.create(config_lease(context.names)))
+        if made is Made.LOOKED_AGAIN and (found := context.view.get(name)) is not None:
+            await self._repair(found)
+
+    async def _attempt(self, name: str, write: Awaitable[Lease | None]) -> Made:
+        """Write one Lease; after a conflict look at it again, after any other failure wait a moment."""
+        context = self._context
         context.counters.writes += 1
         try:
-            context.put(await context.client.create(wanted))
+            if (lease := await write) is not None:
+                context.put(lease)
         except Conflict:
-            if await context.look_again_or_wait(name) and (found := context.view.get(name)) is not None:
-                await self._repair(found)
+            return Made.LOOKED_AGAIN if await context.look_again_or_wait(name) else Made.FAILED
         except ApiError as error:
-            logger.info("The shard count cannot be written", extra={"status": error.status, "error": str(error)})
+            logger.info("Lease not written", extra={"lease": name, "status": error.status, "error": str(error)})
             await asyncio.sleep(context.retry_delay)
+            return Made.FAILED
+        return Made.DONE
 
     async def _repair(self, found: Lease) -> None:
         """Restore the config's annotation or label where somebody removed it."""
         context, told = self._context, self._told(found)
         if told is not None and found.labels.get(GROUP) == context.settings.group:
             return
-        context.counters.writes += 1
-        try:
-            context.put(await context.client.update(config_lease(context.names, found)))
-        except ApiError:
-            await asyncio.sleep(context.retry_delay)
+        await self._attempt(found.name, context.client.update(config_lease(context.names, found)))
 
     def _told(self, lease: Lease | None) -> str | None:
         """Return the shard count that a Lease tells, None if it tells none; it is this member's own.
