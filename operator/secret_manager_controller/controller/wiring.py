@@ -107,9 +107,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         sources = await stack.enter_async_context(opened_sources(settings, kube, kinds, reader))
         traces = stack.enter_context(object_traces(reader, metrics))
         work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=sources.distrust, dropped=traces.release)
-        leases = await stack.enter_async_context(lease_client(settings, server))
-        member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
-        SHARED_BUDGETS.share(lambda: live_members(member))
+        member = await stack.enter_async_context(member_of(settings, server, work))
         stores = CachedStores(reader, os.environ, metrics.record_call)
         stack.push_async_callback(stores.aclose)
         keys = KeyRings(reader)
@@ -242,15 +240,20 @@ def gone(key: str, *, metrics: Metrics, traces: ObjectTraces) -> None:
     traces.release(key)
 
 
-def lease_client(settings: Settings, server: ApiServer) -> HttpLeaseClient:
-    """Return the client of the group's Leases, which are in the controller's namespace."""
-    return HttpLeaseClient(
+@asynccontextmanager
+async def member_of(settings: Settings, server: ApiServer, work: OwnedWork) -> AsyncIterator[Member]:
+    """Make this replica's member of the group, whose Leases are in the controller's namespace."""
+    client = HttpLeaseClient(
         LeaseServer(server.url, server.tls(), server.authorization),
         namespace=settings.namespace,
         group=LEASE_GROUP,
         request_timeout=settings.sharding.request_timeout,
         user_agent=f"secret-manager-controller/{__version__}",
     )
+    async with client as leases:
+        member = Member(client=leases, settings=settings.sharding, member=settings.replica, handler=work)
+        SHARED_BUDGETS.share(lambda: live_members(member))
+        yield member
 
 
 def tenancy_of(settings: Settings, environment: Mapping[str, str]) -> Tenancy:
