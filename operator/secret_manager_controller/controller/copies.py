@@ -49,9 +49,9 @@ class ObjectCopies:
         packed = self._packed.get(key)
         return None if packed is None else json.loads(zlib.decompress(packed))
 
-    def behind(self, key: str, metadata: Body) -> bool:
-        """Tell whether an object is newer in a listing than anything that was shown of it."""
-        listed, seen = version_of(metadata), self._versions.get(key)
+    def behind(self, key: str, listed: int | None) -> bool:
+        """Tell whether an object's resourceVersion in a listing is newer than anything that was shown of it."""
+        seen = self._versions.get(key)
         return listed is not None and seen is not None and seen < listed
 
     def distrust(self, key: str) -> None:

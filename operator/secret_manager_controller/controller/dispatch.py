@@ -99,19 +99,19 @@ class Dispatcher:
         """Forget the namespace."""
         self._policies.remove_namespace(body["metadata"]["name"])
 
-    def sweep_objects(self, existing: Mapping[str, Body], *, listed: bool) -> int:
+    def sweep_objects(self, existing: Mapping[str, int | None], *, listed: bool) -> int:
         """Queue what the watch missed; return how many: records without an object, objects without a record or changed.
 
         A listing may be older than what the watch has shown since. An owned key's turn finds out; a record of another
         replica's key is forgotten when its object is missing twice in a row.
 
         Args:
-            existing: the metadata of all objects, by key.
+            existing: the resourceVersions of all objects, by key.
             listed: whether the watch has shown its first listing; until then, an object without a record comes by
                 itself, and would be reconciled twice.
         """
         ghosts, unseen = self._cache.ghosts(existing), self.unseen(existing)
-        missed = [*ghosts, *(key for key, metadata in existing.items() if self._copies.behind(key, metadata))]
+        missed = [*ghosts, *(key for key, version in existing.items() if self._copies.behind(key, version))]
         for key in missed:
             self._copies.distrust(key)
         for key in (*missed, *(unseen if listed else ())):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 
+from secret_manager_controller.controller.copies import version_of
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.policies import PolicyBook
@@ -84,8 +85,10 @@ class Sweeper:
             KindInstalled: see `run`.
             KubeError: the API server refused or did not answer.
         """
-        listed = [metadata async for metadata in self._kube.list_metadata(SECRET_MANAGER_CONFIGS)]
-        existing = {f"{metadata['namespace']}/{metadata['name']}": metadata for metadata in listed}
+        existing = {
+            f"{metadata['namespace']}/{metadata['name']}": version_of(metadata)  # No more: it would be 10 KB an object.
+            async for metadata in self._kube.list_metadata(SECRET_MANAGER_CONFIGS)
+        }
         missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up.is_set())
         self._unseen = self._dispatcher.unseen(existing)
         served = await served_kinds(self._kube)
