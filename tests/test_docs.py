@@ -119,3 +119,45 @@ def test_nothing_names_a_host_of_a_registry_or_a_path_of_this_machine():
             text = path.read_text(errors="replace")
             assert "--index-url" not in text, path
             assert "--find-links" not in text.replace("--no-emit-find-links", ""), path
+
+
+CONTROLLER = ROOT / "operator" / "secret_manager_controller"
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def modules(directory):
+    return {f"{p.name}/" if p.is_dir() else p.name for p in directory.iterdir() if not p.name.startswith("__")}
+
+
+def test_the_architecture_page_shows_each_package_and_module_of_the_controller_and_no_other():
+    told = re.findall(r"^      (\w+(?:/|\.py)) ", ARCHITECTURE, re.MULTILINE)
+    assert sorted(told) == sorted(modules(CONTROLLER))
+
+
+def test_the_architecture_page_shows_where_each_module_of_the_controller_package_belongs():
+    _, table = ARCHITECTURE.split("## From an event to a reconcile")
+    assert set(re.findall(r"`(\w+\.py)`", table)) - {"errors.py"} == modules(CONTROLLER / "controller")
+
+
+def test_each_module_that_the_architecture_page_names_with_its_package_exists():
+    assert [
+        path for path in re.findall(r"`(\w+/\w+(?:\.py)?)`", ARCHITECTURE) if not (CONTROLLER / path).exists()
+    ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    seen, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in seen and page.suffix == ".md":
+            seen.add(page)
+            ahead += [
+                (page.parent / link).resolve() for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())
+            ]
+    assert [str(page.relative_to(ROOT)) for page in {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")} - seen] == []
