@@ -2,7 +2,8 @@
 
 The repository is fetched from a real Git server over https, as an Application's. Its history cannot be compressed, like
 that of one with images or jars. What has to hold is checked: of the history nothing is fetched, memory and disk stay
-bounded, and what is refused says why and leaves nothing behind.
+bounded, and what is refused says why and leaves nothing behind. What is fetched goes to memory: with 100,000 files the
+disk would be measured else.
 
 The last line is one JSON object.
 """
@@ -24,10 +25,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from measuring import resident_mb, step
 from secret_manager_controller.errors import PermanentError
 from secret_manager_controller.sources.argocd import ArgoSource
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.git.login import GitLogin
+from secret_manager_controller.sources.git.private import SHARED_MEMORY
 from secret_manager_controller.sources.git.remote import Remote
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.protocol import SourceReference
@@ -42,8 +45,8 @@ REFUSED = {TOO_MANY: "entries", DEEP: "directories deep", HUGE: "larger than the
 """Branches that are refused, and what the message says."""
 SMALL_DISK, LARGE_DISK = MIB, 300 * MIB
 """Bytes that fetched repositories may take: for a revision of twenty files, and for any."""
-GIT_MEMORY, OWN_GROWTH = 400 * MIB, 200 * MIB
-"""Resident bytes that git may take, and that our own process may grow by."""
+GIT_MB, OWN_MB = 400.0, 200.0
+"""Resident memory that git may take, and that our own process may grow by."""
 
 
 def history(mebibytes: int) -> Iterator[bytes]:
@@ -111,21 +114,22 @@ async def measure(directory: Path, url: str, ca: bytes) -> dict[str, dict[str, A
         cache = SnapshotCache(where / "cache")
         repositories = GitRepositories(where / "git", clock=time.monotonic, refresh=60)
         source = ArgoSource(read_object=world.read, logins=world, repositories=repositories, cache=cache)
-        began, before = time.monotonic(), _resident()
+        began, before = time.monotonic(), resident_mb(os.getpid())
         refusal = None
-        try:
-            revision = await source.resolve(APPLICATION)
-            async with source.fetch(APPLICATION, revision):
-                pass
-        except PermanentError as error:
-            refusal = error.message
+        with step(f"Fetch the branch {branch}"):
+            try:
+                revision = await source.resolve(APPLICATION)
+                async with source.fetch(APPLICATION, revision):
+                    pass
+            except PermanentError as error:
+                refusal = error.message
         found[branch] = {
             "seconds": round(time.monotonic() - began, 2),
             "refused": refusal,
             "fetched_bytes": _size(where / "git"),
             "unpacked_bytes": _size(where / "cache"),
-            "own_memory_grew_bytes": max(0, _resident() - before),
-            "git_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+            "own_memory_grew_mb": round(max(0.0, resident_mb(os.getpid()) - before), 1),
+            "git_peak_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
         }
         await repositories.aclose()
         await cache.aclose()
@@ -141,7 +145,7 @@ def problems(found: dict[str, dict[str, Any]]) -> list[str]:
             wrong.append(f"{branch}: refused with {refusal!r}")
         if figures["fetched_bytes"] > (SMALL_DISK if branch == SMALL else LARGE_DISK):
             wrong.append(f"{branch}: {figures['fetched_bytes']} bytes were fetched")
-        if figures["git_peak_bytes"] > GIT_MEMORY or figures["own_memory_grew_bytes"] > OWN_GROWTH:
+        if figures["git_peak_mb"] > GIT_MB or figures["own_memory_grew_mb"] > OWN_MB:
             wrong.append(f"{branch}: memory")
         if refusal is not None and figures["unpacked_bytes"]:
             wrong.append(f"{branch}: {figures['unpacked_bytes']} bytes were left behind")
@@ -152,11 +156,6 @@ def _size(directory: Path) -> int:
     return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
 def main() -> int:
     """Measure, print, and return 1 where something did not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,23 +163,22 @@ def main() -> int:
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    with tempfile.TemporaryDirectory(prefix="bench-repository-") as name:
-        directory, began = Path(name), time.monotonic()
-        server = context.Process(target=serve, args=(directory / "server", arguments.mebibytes, theirs))
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-repository-") as disk,
+        tempfile.TemporaryDirectory(prefix="bench-repository-", dir=SHARED_MEMORY) as memory,
+    ):
+        server = context.Process(target=serve, args=(Path(disk) / "server", arguments.mebibytes, theirs))
         server.start()
         theirs.close()
         try:
-            url, ca, size = ours.recv()
-            prepared = time.monotonic() - began
-            sys.stderr.write(f"{size >> 20} MiB of repository after {prepared:.0f} s\n")
-            found = asyncio.run(measure(directory, url, ca))
+            with step("Make the repository"):
+                url, ca, size = ours.recv()
+            found = asyncio.run(measure(Path(memory), url, ca))
         finally:
             ours.send(None)
             server.join()
     wrong = problems(found)
-    for branch, figures in found.items():
-        sys.stderr.write(f"{branch}: {figures}\n")
-    sys.stdout.write(json.dumps({"repository_bytes": size, "branches": found, "problems": wrong}) + "\n")
+    print(json.dumps({"repository_bytes": size, "branches": found, "problems": wrong}))
     return 1 if wrong else 0
 
 
