@@ -15,8 +15,8 @@ import pytest
 from secret_manager_controller.testing import argocd, flux
 from secret_manager_controller.testing import jaeger as jaeger_server
 from secret_manager_controller.testing.replicas import SHARDS, SHORT_SESSIONS, Replicas
-from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE
-from secret_manager_controller.testing.tenants import Tenant
+from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, condition
+from secret_manager_controller.testing.tenants import Tenant, conditions
 from secret_manager_controller.testing.workload import Workload
 
 ROOT = Path(__file__).parent.parent.parent
@@ -139,6 +139,32 @@ def make_tenant(stack):
     stack.aws.clear_faults()
     for tenant in made:
         tenant.remove()
+
+
+@pytest.fixture
+def check_longest_name(make_tenant):
+    """Return a function that checks that a store takes a name at its limit, and what comes of one beyond it."""
+
+    def check(store, provider, *, limit, title):
+        tenant, other = make_tenant(), make_tenant()
+        longest = "K" * (limit - len(tenant.name("")))
+        for each in (tenant, other):
+            each.apply(provider=provider)
+        tenant.applied(tenant.commit(**{"A": "1", longest: "2"}))
+        assert store.values() == {tenant.name("A"): b"1", tenant.name(longest): b"2"}
+        store.clear_calls()
+        beyond = tenant.commit(**{"A": "3", longest + "K": "2"})
+        told = tenant.ready(reason="InvalidName", after=beyond.revision)
+        assert "Stalled" in conditions(told)
+        assert f"{limit + 1} characters; {title} allows {limit}" in condition(told)["message"]
+        assert store.writes() == []
+        other.applied(other.commit(A="4"))
+        assert {call.names for call in store.writes()} == {(other.name("A"),)}
+        assert store.values()[tenant.name("A")] == b"1"
+        tenant.applied(tenant.commit(**{"A": "3", longest: "2"}))
+        assert store.values()[tenant.name("A")] == b"3"
+
+    return check
 
 
 @pytest.fixture

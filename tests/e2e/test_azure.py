@@ -174,6 +174,11 @@ def test_what_an_object_declares_is_kept_beside_its_values(stack, azure, tenant,
     assert azure.versions(name) == 1
 
 
+def test_a_name_may_have_127_characters_and_no_more(azure, check_longest_name):
+    provider = {"type": "azure", "azure": {"vaultName": azure.vault}}
+    check_longest_name(azure, provider, limit=127, title="Azure Key Vault")
+
+
 def test_objects_on_one_vault_share_a_listing(stack, azure, tenant):
     """All are asked for at the same moment, by the commit; one listing began since."""
     names = [f"o-{number:02}" for number in range(16)]

@@ -109,6 +109,11 @@ def test_labels_are_enforced_without_another_version(gcp, tenant, sync):
     assert gcp.versions(name) == 1
 
 
+def test_a_name_may_have_255_characters_and_no_more(gcp, check_longest_name):
+    provider = {"type": "gcp", "gcp": {"projectId": gcp.project}}
+    check_longest_name(gcp, provider, limit=255, title="Google Secret Manager")
+
+
 def test_old_versions_are_disabled_then_destroyed(gcp, tenant, sync):
     for value in ("1", "2", "3"):
         sync(A=value, block={"keepVersions": 1})

@@ -5,6 +5,7 @@ import pytest
 
 from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.annotations import FINALIZER
+from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.aws_auth import web_identity_token
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
 from secret_manager_controller.testing.tenants import ENV, YAML, conditions
@@ -38,6 +39,12 @@ def deleted(tenant):
     tenant.stack.delete(tenant.path)
     tenant.stack.wait("the object to be gone", lambda: not tenant.body())
     return tenant.values()
+
+
+def test_a_name_may_have_512_characters_and_no_more(stack, check_longest_name):
+    provider = {"type": "aws", "aws": {"region": "eu-west-3"}}
+    aws = AwsServer(stack.aws.endpoint_url, stack.aws.access_keys, region="eu-west-3")
+    check_longest_name(aws, provider, limit=512, title="AWS Secrets Manager")
 
 
 # --- suspend, interval, policies
