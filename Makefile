@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
 TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller jaeger
 BENCH_PARTS := etcd kube-apiserver kustomize flux-crds
-DEMO_PARTS := $(BENCH_PARTS) jaeger
+DEMO_PARTS := $(BENCH_PARTS) argocd-crds jaeger
 WORKERS ?= auto
 # What chooses moments and victims in `make chaos`; the same seed chooses the same. SCHEDULES are of the simulation.
 SCHEDULES ?= 2000

@@ -1,8 +1,8 @@
 """The main job, shown on real parts: from SOPS files in Git to AWS Secrets Manager, in two namespaces.
 
-A real etcd and kube-apiserver, three replicas of the controller as processes, the AWS SDK against a test server, a real
-Jaeger, and msmctl as a user runs it. One replica is killed while values change. Everything listens on loopback, lives
-in a temporary directory and is gone at the end.
+A real etcd and kube-apiserver, three replicas of the controller as processes, the AWS SDK against a test server, Git
+over https for an Argo CD Application, a real Jaeger, and msmctl as a user runs it. One replica is killed while values
+change. Everything listens on loopback, lives in a temporary directory and is gone at the end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import yaml
+
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
+from secret_manager_controller.testing import argocd
 from secret_manager_controller.testing.controlplane import ControlPlaneError
+from secret_manager_controller.testing.gitserver import GitServer, Repository
 from secret_manager_controller.testing.jaeger import Jaeger, span_tree
 from secret_manager_controller.testing.jaeger import running as jaeger_server
 from secret_manager_controller.testing.replicas import SHORT_SESSIONS, Replicas
@@ -27,8 +31,9 @@ from secret_manager_controller.testing.workload import Workload
 EXAMPLES = Path(__file__).parent.parent
 ROOT = EXAMPLES.parent
 TEAM_A, TEAM_B = "team-a/idam-dev-secrets", "team-b/billing-dev-secrets"
-BUILT = "team-a/orders-dev-secrets"
-CHANGED = "idam-dev-API_KEY"
+BUILT, DEPLOYED = "team-a/orders-dev-secrets", "team-a/idam-prod-secrets"
+CHANGED, CHANGED_IN_PRODUCTION = "idam-dev-API_KEY", "idam-prod-DATABASE_URL"
+APPLICATION = "services"
 REPLICAS = 3
 SHARDS = 8  # The default is 32; this fits on a screen.
 
@@ -54,7 +59,7 @@ def expect(what: str, found: object, wanted: object) -> None:
 
 def parts() -> dict[str, Path]:
     """Return where the real parts are; `make demo` has built them."""
-    names = ("etcd", "kube-apiserver", "flux-crds", "kustomize", "jaeger")
+    names = ("etcd", "kube-apiserver", "flux-crds", "argocd-crds", "kustomize", "jaeger")
     command = [sys.executable, str(ROOT / "tools" / "build.py"), *names]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if built.returncode:
@@ -87,10 +92,28 @@ def prepare(stack: Stack) -> None:
     print(f"  Git is at {artifact.revision}")
 
 
+def files_of(directory: Path) -> dict[str, bytes]:
+    """Return the files below a directory, by path."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def prepare_application(stack: Stack, server: GitServer) -> Repository:
+    """Make a Git repository that is served over https, and the Application that Argo CD deploys from it."""
+    repository = server.create(APPLICATION)
+    commit = repository.commit(files_of(EXAMPLES / "repository"))
+    stack.create_namespace(argocd.NAMESPACE)
+    argocd.keep_known(stack, "argocd-tls-certs-cm", {"127.0.0.1": server.ca.decode()})
+    application = yaml.safe_load((EXAMPLES / "argocd" / "services.yaml").read_text())
+    application["spec"]["source"]["repoURL"] = server.url(APPLICATION)
+    stack.apply(application)
+    print(f"  {server.url(APPLICATION)} is at main@sha1:{commit}")
+    return repository
+
+
 def show_store(stack: Stack) -> None:
     """Print what the store holds: names and numbers of versions, no values."""
-    for name in sorted(stack.aws.values()):
-        print(f"  {name:38} versions: {stack.aws.versions(name)}")
+    for name, count in sorted(versions(stack).items()):
+        print(f"  {name:38} versions: {count}")
 
 
 def start_replicas(stack: Stack, replicas: Replicas) -> None:
@@ -104,13 +127,13 @@ def start_replicas(stack: Stack, replicas: Replicas) -> None:
 
 def first_sync(stack: Stack) -> None:
     """Apply all objects and see their secrets arrive."""
-    for manifest in ("idam-dev.yaml", "billing-dev.yaml", "orders-dev.yaml"):
+    for manifest in ("idam-dev.yaml", "billing-dev.yaml", "orders-dev.yaml", "idam-prod.yaml"):
         stack.apply_file(EXAMPLES / "manifests" / manifest)
-    for key in (TEAM_A, TEAM_B, BUILT):
+    for key in (TEAM_A, TEAM_B, BUILT, DEPLOYED):
         status = stack.wait_ready(key)
         print(f"  {key}: Ready, {status['secretsSynced']} secrets")
     show_store(stack)
-    expect("secrets in the store", len(stack.aws.values()), 14)
+    expect("secrets in the store", len(stack.aws.values()), 15)
 
 
 def one_change(stack: Stack, jaeger: Jaeger) -> str:
@@ -118,14 +141,33 @@ def one_change(stack: Stack, jaeger: Jaeger) -> str:
     otel = {"type": "Otlp", "endpoint": jaeger.grpc, "protocol": "grpc", "serviceName": "idam", "recordNames": True}
     stack.patch(SECRET_MANAGER_CONFIGS.url(*TEAM_A.split("/")), {"spec": {"otel": otel}})
     stack.wait_ready(TEAM_A)
-    before = {name: stack.aws.versions(name) for name in stack.aws.values()}
+    before = versions(stack)
     copy_tree(EXAMPLES / "change", stack.repository)
     artifact = stack.commit("Rotate the API key")
     trace = stack.wait_ready(TEAM_A, after=artifact.revision)["lastTraceId"]
-    new = {name: stack.aws.versions(name) - count for name, count in before.items()}
-    expect("new versions", {name: count for name, count in new.items() if count}, {CHANGED: 1})
-    print(f"  {artifact.revision}: one new version of {CHANGED}, none of the other 13")
+    expect_one_new_version(stack, CHANGED, before, artifact.revision)
     return str(trace)
+
+
+def change_of_application(stack: Stack, repository: Repository) -> None:
+    """Push a commit to the Application's repository; the controller fetches it as soon as Argo CD has seen it."""
+    before = versions(stack)
+    commit = repository.commit(files_of(EXAMPLES / "change"))
+    argocd.compared(stack, APPLICATION, revision=commit)
+    stack.wait_ready(DEPLOYED, after=commit)
+    expect_one_new_version(stack, CHANGED_IN_PRODUCTION, before, f"main@sha1:{commit}")
+
+
+def versions(stack: Stack) -> dict[str, int]:
+    """Return how many versions each secret in the store has."""
+    return {name: stack.aws.versions(name) for name in stack.aws.values()}
+
+
+def expect_one_new_version(stack: Stack, changed: str, before: dict[str, int], revision: str) -> None:
+    """Raise unless a commit gave one secret one new version and no other any; else say so."""
+    new = {name: count - before[name] for name, count in versions(stack).items()}
+    expect("new versions", {name: count for name, count in new.items() if count}, {changed: 1})
+    print(f"  {revision}: one new version of {changed}, none of the other {len(before) - 1}")
 
 
 def show_trace(jaeger: Jaeger, trace: str) -> None:
@@ -176,48 +218,55 @@ def crash(stack: Stack, replicas: Replicas) -> None:
     verdict = replicas.verdict(workload)
     print(f"  {verdict}")
     expect("the referee's findings", verdict.clean, True)
-    versions = {name: stack.aws.versions(name) for name in workload.git()}
-    expect("versions of each secret", versions, dict.fromkeys(versions, 2))
-    print(f"  each of {len(versions)} changes arrived exactly once")
+    found = {name: stack.aws.versions(name) for name in workload.git()}
+    expect("versions of each secret", found, dict.fromkeys(found, 2))
+    print(f"  each of {len(found)} changes arrived exactly once")
 
 
-def show(stack: Stack, jaeger: Jaeger) -> None:
+def show(stack: Stack, jaeger: Jaeger, repository: Repository) -> None:
     """Show the main job with running replicas."""
-    with step("Applying SecretManagerConfigs in two namespaces: profile files, and a kustomize overlay"):
+    with step("Applying SecretManagerConfigs: profile files, a kustomize overlay, an Argo CD Application"):
         first_sync(stack)
     with step("Changing one value in Git, of an object that sends its traces to Jaeger"):
         trace = one_change(stack, jaeger)
     with step("Fetching the trace of that reconcile back from Jaeger"):
         show_trace(jaeger, trace)
+    with step("Changing one value in the repository of the Argo CD Application"):
+        change_of_application(stack, repository)
     with step("Changing a value by hand in the store"):
         drift(stack)
     with step("Reconciling with nothing changed"):
         no_change(stack)
     with step("Looking at it with msmctl"):
-        expect("lines of msmctl list", len(msmctl(stack, "list").splitlines()), 4)
+        expect("lines of msmctl list", len(msmctl(stack, "list").splitlines()), 5)
         msmctl(stack, "status", "--name", "idam-dev-secrets", "--namespace", "team-a")
 
 
 def run() -> None:
     """Run every step; whatever happens, what was started is stopped and removed."""
     with ExitStack() as running:
-        with step(
-            "Finding etcd, kube-apiserver, kustomize, Jaeger and Flux's CRDs (built and cached on the first run)"
-        ):
+        with step("Finding etcd, kube-apiserver, kustomize, Jaeger and CRDs (built and cached on the first run)"):
             found = parts()
-        with step("Starting etcd, kube-apiserver, Jaeger, an AWS test server and a Git artifact server"):
+        with step("Starting etcd, kube-apiserver, Jaeger, an AWS test server, an artifact server and a Git server"):
             jaeger = running.enter_context(jaeger_server(found["jaeger"]))
             stack = running.enter_context(
-                Stack.start(etcd=found["etcd"], kube_apiserver=found["kube-apiserver"], flux_crds=found["flux-crds"])
+                Stack.start(
+                    etcd=found["etcd"],
+                    kube_apiserver=found["kube-apiserver"],
+                    flux_crds=found["flux-crds"],
+                    argocd_crds=found["argocd-crds"],
+                )
             )
+            server = running.enter_context(GitServer(stack.directory / "git"))
         with step("Making two tenants, their logins and SOPS keys, and a Git repository with encrypted files"):
             prepare(stack)
+            repository = prepare_application(stack, server)
         with step(f"Starting {REPLICAS} replicas of the controller, which share {SHARDS} shards of namespaces"):
             replicas = running.enter_context(
                 Replicas(stack, shards=SHARDS, KUSTOMIZE_BINARY=str(found["kustomize"]), **SHORT_SESSIONS)
             )
             start_replicas(stack, replicas)
-        show(stack, jaeger)
+        show(stack, jaeger, repository)
         with step("Killing one replica while values change"):
             crash(stack, replicas)
         with step("Stopping the replicas, then everything else"):

@@ -1,17 +1,23 @@
 """Argo CD Applications on real parts: its own CRD, git over https and ssh, the real controller process."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from secret_manager_controller.model.annotations import GROUP
+from secret_manager_controller.model.spec import SourceKind, parse_spec
 from secret_manager_controller.testing import argocd
 from secret_manager_controller.testing.gitserver import GitServer
 from secret_manager_controller.testing.gitssh import GitSshServer
+from secret_manager_controller.testing.stack import path_of
 from secret_manager_controller.testing.tenants import ENV, conditions, dotenv
 
 pytestmark = [pytest.mark.real]
 
+SOURCES = Path(__file__).parent.parent.parent / "docs" / "sources.md"
 PASSWORD = "canary-g1t-p4ssw0rd"
 PROMPT = 8  # Seconds for what takes one; the interval is a day.
 
@@ -233,6 +239,23 @@ def test_an_application_that_is_missing_is_waited_for_and_seen_when_it_comes(ser
     application_of(tenant, source=git_source(server, tenant))
     tenant.until("it", lambda s: s["conditions"][0]["reason"] == "ReconciliationSucceeded", timeout=PROMPT)
     assert tenant.values() == {"A": b"1"}
+
+
+def test_every_source_that_the_documentation_shows_is_taken_by_the_api_server(stack):
+    """With the real CRDs, and none of their fields unknown; what an object refers to is shown beside it."""
+    blocks = re.findall(r"```yaml\n(.*?)```", SOURCES.read_text(), re.DOTALL)
+    for source, config in (yaml.safe_load_all(block) for block in blocks):
+        reference = config["spec"]["sourceRef"]
+        assert reference.items() >= {"kind": source["kind"], **source["metadata"]}.items()
+        parse_spec(config)
+        stack.create_namespace(config["metadata"]["namespace"])
+        for manifest in (source, config):
+            query = "?dryRun=All&fieldManager=docs&fieldValidation=Strict"
+            status, answer = stack.plane.request(
+                "PATCH", path_of(manifest) + query, body=manifest, content_type="application/apply-patch+yaml"
+            )
+            assert status in (200, 201), answer
+    assert {yaml.safe_load(block.partition("---")[0])["kind"] for block in blocks} == set(SourceKind)
 
 
 def test_where_tenants_are_kept_apart_a_server_needs_a_grant(stack, controller, server, tenant, repository):
