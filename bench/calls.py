@@ -32,9 +32,10 @@ from secret_manager_controller.providers.azure import AzureProvider, AzureQuotas
 from secret_manager_controller.providers.budget import Budgets
 from secret_manager_controller.providers.gcp import GcpProvider, GcpQuotas
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Grants, Tenancy

@@ -35,10 +35,11 @@ from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.aws import AwsProvider
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Reconciler
 from secret_manager_controller.render.inputs import BuildInputs
 from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.protocol import SourceReference

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -13,10 +12,8 @@ from lease_sharding.fence import Fence
 from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
-from secret_manager_controller.errors import ControllerError, PermanentError, Reason, RetryableError, foreign
-from secret_manager_controller.model.annotations import CONFIRM_ROLLBACK
+from secret_manager_controller.errors import ControllerError, Reason, RetryableError
 from secret_manager_controller.model.desired import DesiredState, desired_state
-from secret_manager_controller.model.history import History, went_back
 from secret_manager_controller.model.inventory import Inventory, settled
 from secret_manager_controller.model.names import STORE_RULES
 from secret_manager_controller.model.observed import ObservedState, OwnerMark
@@ -29,13 +26,11 @@ from secret_manager_controller.model.spec import Spec
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
+from secret_manager_controller.request import Progress, Request, check_rollback, inputs_key, settled_key
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
 from secret_manager_controller.tenancy import Access, Grants, Tenancy, decide
 from secret_manager_controller.tracing import Attribute, step
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
-
-RENDERING_VERSION = "2"
-"""Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""
 
 
 class Keys(Protocol):
@@ -80,60 +75,6 @@ class NoPolicies:
     async def of(self, namespace: str) -> Sequence[Policy]:  # noqa: ARG002 - the protocol's signature.
         """Return none."""
         return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One object as it was read, and what it remembers.
-
-    Attributes:
-        inputs_key: what status recorded of the inputs, see `Progress`.
-        confirm_prune: the revision at which the user lets many secrets go, or None.
-        confirm_rollback: the revision to which the user lets a verified source go back, or None.
-        history: revisions that were applied.
-        applied: the last of them.
-        look: whether the user asked for this reconcile, so that the store is looked at in any case.
-        retry: whether it is tried once more what failed the last time.
-        since: by the monotonic clock: a look at the store from then on is new enough; None asks for a new one.
-    """
-
-    namespace: str
-    name: str
-    generation: int
-    spec: Spec
-    inventory: Inventory
-    settled_key: str | None = None
-    inputs_key: str | None = None
-    confirm_prune: str | None = None
-    confirm_rollback: str | None = None
-    history: History = ()
-    applied: str | None = None
-    look: bool = False
-    retry: bool = False
-    since: float | None = None
-
-    @property
-    def key(self) -> str:
-        """The request key, `namespace/name`."""
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a reconcile came; filled on the way, so that a failure can be told with it.
-
-    Attributes:
-        settled_key: fingerprint of the revision and all else that decides the desired state.
-        inputs_key: the same with the files that the object reads in place of the whole revision.
-        keys: the SOPS keys, once they were found.
-        key_namespaces: where they were looked for.
-    """
-
-    revision: str | None = None
-    settled_key: str | None = None
-    inputs_key: str | None = None
-    keys: KeyRing | None = None
-    key_namespaces: tuple[str, ...] = ()
 
 
 MAX_LOOKS = 50_000
@@ -235,7 +176,7 @@ class Reconciler:
         """Do steps 4-9 for a revision."""
         spec, me = request.spec, self.mark(request)
         progress.revision = revision.revision
-        _check_rollback(request, revision)
+        check_rollback(request, revision)
         progress.key_namespaces = grants.key_namespaces
         progress.keys = keys = await self.keys.find(grants.key_namespaces)
         progress.settled_key = settled_key(request, revision, keys, grants)
@@ -383,38 +324,6 @@ class Prepared:
     provider: Provider
     store: str
     revision: Revision
-
-
-def _check_rollback(request: Request, revision: Revision) -> None:
-    """Hold an old revision where signatures are required: an old one's is as good as ever, and who replays it has it.
-
-    Raises:
-        PermanentError: RevisionWentBack.
-    """
-    back = went_back(request.history, applied=request.applied, revision=revision.revision)
-    if request.spec.require_verified_source and back and request.confirm_rollback != revision.revision:
-        raise PermanentError(
-            Reason.REVISION_WENT_BACK,
-            f"the source went back to {foreign(revision.revision)}, which was applied before "
-            f"{foreign(request.applied)}; since spec.requireVerifiedSource is set, annotate the object with "
-            f"{CONFIRM_ROLLBACK}=<that revision> to apply it",
-        )
-
-
-def settled_key(request: Request, revision: Revision, keys: KeyRing, grants: Grants) -> str:
-    """Return the fingerprint of all that decides the desired state: spec, source, keys, and how we render."""
-    shown = grants.source.paths or ()
-    return _fingerprint(request, "\0".join((revision.digest, *shown)), keys)
-
-
-def inputs_key(request: Request, digest: str, keys: KeyRing) -> str:
-    """Return the same with the digest of the files that the object reads."""
-    return _fingerprint(request, f"inputs:{digest}", keys)
-
-
-def _fingerprint(request: Request, source: str, keys: KeyRing) -> str:
-    parts = (RENDERING_VERSION, str(request.generation), source, keys.id, request.confirm_prune or "")
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _as_recorded(observed: ObservedState, inventory: Inventory) -> frozenset[SecretName]:

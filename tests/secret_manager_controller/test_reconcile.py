@@ -18,9 +18,10 @@ from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.reconcile import Looks, Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Looks, Reconciler
 from secret_manager_controller.render.kustomize import Kustomize
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
 from secret_manager_controller.tenancy import Mode, Tenancy

@@ -23,9 +23,10 @@ from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
-from secret_manager_controller.reconcile import Prepared, Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Prepared, Reconciler
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
 from secret_manager_controller.render.renderer import Renderer
+from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.worktree import WorktreeSource
 from secret_manager_controller.tenancy import Grants, Tenancy, authorize
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder

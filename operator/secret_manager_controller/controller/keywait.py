@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from secret_manager_controller.controller.secrets import SECRET_TTL
 from secret_manager_controller.errors import ControllerError, Reason
-from secret_manager_controller.reconcile import Keys, Progress
+from secret_manager_controller.reconcile import Keys
+from secret_manager_controller.request import Progress
 
 LOOK_INTERVAL = SECRET_TTL
 """Seconds between two looks: sooner, what is kept of a Secret would be looked at again."""

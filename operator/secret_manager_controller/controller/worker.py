@@ -51,7 +51,8 @@ from secret_manager_controller.model.status import (
     summarize,
 )
 from secret_manager_controller.providers import occasion
-from secret_manager_controller.reconcile import Progress, Reconciler, Request
+from secret_manager_controller.reconcile import Reconciler
+from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.tracing import Attribute, Attributes, reconcile_span, told
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from secret_manager_controller.controller import keywait
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
-from secret_manager_controller.reconcile import Progress
+from secret_manager_controller.request import Progress
 
 NAMESPACES = ("team-a", "system")
 FAILED = PermanentError(Reason.DECRYPTION_FAILED, "failed")
