@@ -50,8 +50,10 @@ class AzureKms:
         self._clients = clients
         self._login = login
         self._suffix = endpoints.suffix
-        # Not a store's requests, so no vault's budget: a data key is asked for once in a quarter of an hour.
-        self._requests = Requests("azure", place=f"keys of {self._suffix}", on_call=on_call, retries=retries)
+        self._on_call = on_call
+        self._retries = retries
+        self._requests: dict[str, Requests] = {}
+        """By vault, so that one that does not answer holds up nobody else; as many as keys are allowed of."""
 
     @property
     def kind(self) -> str:
@@ -79,7 +81,8 @@ class AzureKms:
 
     async def aclose(self) -> None:
         """Wait for requests under way; the connections are the clients'."""
-        await self._requests.aclose()
+        for requests in tuple(self._requests.values()):
+            await requests.aclose()
 
     async def _ask(
         self, clients: Clients, vault: str, path: str, body: Mapping[str, str]
@@ -92,7 +95,15 @@ class AzureKms:
             document = answer.json()
             return _decode(document.get("value") if isinstance(document, Mapping) else None)
 
-        return await self._requests.attempt("Decrypt", lambda: ask(transport, call))
+        return await self._requests_to(vault).attempt("Decrypt", lambda: ask(transport, call))
+
+    def _requests_to(self, vault: str) -> Requests:
+        # Not a store's requests, so no vault's budget: a data key is asked for once in a quarter of an hour.
+        if vault not in self._requests:
+            self._requests[vault] = Requests(
+                "azure", place=f"keys of {vault}", on_call=self._on_call, retries=self._retries
+            )
+        return self._requests[vault]
 
     def _told(self, refusal: AzureRefusal) -> PermanentError | RetryableError:
         code, login = foreign(refusal.code), self._login
