@@ -1,4 +1,6 @@
-"""A wall clock that jumps, for one process: a library before the C library's own shifts CLOCK_REALTIME, as ntpd might.
+"""Clocks for tests: one that a test moves, and a wall clock that jumps.
+
+The second is for one process: a library before the C library's own shifts CLOCK_REALTIME, as ntpd might.
 
     with ShiftedClock(tmp_path) as clock:
         replicas.start(**clock.environment)
@@ -71,6 +73,21 @@ WIDTH = 8  # Bytes of the shift, as the library reads it.
 def compiler() -> str | None:
     """Return the C compiler, or None where there is none."""
     return shutil.which(os.environ.get("CC", "cc"))
+
+
+class ManualClock:
+    """Seconds that a test moves: `clock.now += 5`.
+
+    Attributes:
+        now: what the clock shows.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return what the clock shows."""
+        return self.now
 
 
 class ShiftedClock:

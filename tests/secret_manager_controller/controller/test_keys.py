@@ -10,21 +10,15 @@ from secret_manager_controller.controller.secrets import SECRET_TTL, SecretReade
 from secret_manager_controller.decrypt import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason, RetryableError
 from secret_manager_controller.kube import SECRETS, KubeError
+from secret_manager_controller.testing.clocks import ManualClock
 
 OWN, SYSTEM = "team-a", "microscaler-system"
 LABEL = "secret-management.microscaler.io%2Fsops-key%3Dtrue"
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

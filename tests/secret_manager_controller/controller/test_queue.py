@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from secret_manager_controller.controller.queue import BACKOFF_CAP, QueueClosed, WorkQueue, backoff
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+from secret_manager_controller.testing.clocks import ManualClock
 
 
 async def taken(queue):
@@ -31,7 +25,7 @@ async def taken(queue):
 
 
 def make(clock=None, spread=0.0):
-    return WorkQueue(clock=clock or Clock(), spread=lambda: spread)
+    return WorkQueue(clock=clock or ManualClock(), spread=lambda: spread)
 
 
 async def test_a_burst_of_events_is_one_reconcile():
@@ -56,7 +50,7 @@ async def test_a_key_added_while_it_is_worked_on_comes_once_more_after_done():
 
 
 async def test_a_delayed_key_comes_when_it_is_due_and_the_last_delay_counts():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add_after("a", 10)
     queue.add_after("a", 30)
@@ -67,7 +61,7 @@ async def test_a_delayed_key_comes_when_it_is_due_and_the_last_delay_counts():
 
 
 async def test_adding_a_key_voids_its_delay():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add_after("a", 10)
     queue.add("a")
@@ -78,7 +72,7 @@ async def test_adding_a_key_voids_its_delay():
 
 
 async def test_a_look_is_new_enough_that_began_when_somebody_asked_last():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     for clock.now in (1, 2):  # It waits all the while: what was seen at 1 does not show what was done at 2.
         queue.add("a")
@@ -88,7 +82,7 @@ async def test_a_look_is_new_enough_that_began_when_somebody_asked_last():
 
 
 async def test_a_look_may_be_older_where_only_the_interval_is_over():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add_after("a", 10)
     clock.now = 12
@@ -97,7 +91,7 @@ async def test_a_look_may_be_older_where_only_the_interval_is_over():
 
 
 async def test_a_request_that_comes_while_a_key_is_worked_on_counts_for_the_next_time():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add_after("a", 1)
     clock.now = 2
@@ -112,7 +106,7 @@ async def test_a_request_that_comes_while_a_key_is_worked_on_counts_for_the_next
 
 async def test_after_a_failure_an_old_look_will_not_do():
     """What was seen before it may be what made it fail."""
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add("a")
     await taken(queue)
@@ -143,7 +137,7 @@ def test_the_backoff_is_capped_and_jittered():
 
 
 async def test_a_discarded_key_is_forgotten():
-    clock = Clock()
+    clock = ManualClock()
     queue = make(clock)
     queue.add("a")
     queue.add_after("b", 1)
@@ -176,7 +170,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.loop = asyncio.Runner()
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.queue = make(self.clock)
         self.working = set()
         self.wanted = set()
@@ -234,7 +228,7 @@ TestQueueMachine = QueueMachine.TestCase
 
 async def test_an_account_that_takes_long_leaves_workers_to_the_others():
     lanes = {"a/up": "up"} | {f"a/{number}": "down" for number in range(5)}
-    queue = WorkQueue(clock=Clock(), lane_of=lanes.get, lane_width=2)
+    queue = WorkQueue(clock=ManualClock(), lane_of=lanes.get, lane_width=2)
     for key in [f"a/{number}" for number in range(5)] + ["a/up"]:
         queue.add(key)
     assert {await queue.get() for _ in range(3)} == {"a/0", "a/1", "a/up"}
@@ -246,7 +240,7 @@ async def test_an_account_that_takes_long_leaves_workers_to_the_others():
 
 
 async def test_keys_whose_account_is_not_known_are_all_handed_out():
-    queue = WorkQueue(clock=Clock(), lane_width=1)
+    queue = WorkQueue(clock=ManualClock(), lane_width=1)
     for number in range(3):
         queue.add(f"a/{number}")
     assert len([await queue.get() for _ in range(3)]) == 3

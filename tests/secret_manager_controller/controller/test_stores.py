@@ -11,21 +11,15 @@ from secret_manager_controller.errors import ConfigError, PermanentError, Reason
 from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.spec import parse_spec
 from secret_manager_controller.tenancy import Tenancy, authorize
+from secret_manager_controller.testing.clocks import ManualClock
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 
 KEYS = {"access-key-id": b"AKIA", "secret-access-key": b"s"}
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZ
 from secret_manager_controller.model.inventory import InventoryEntry
 from secret_manager_controller.model.report import Failure, Report
 from secret_manager_controller.tenancy import Access
+from secret_manager_controller.testing.clocks import ManualClock
 
 KEY = "team-a/idam"
 PATH = object_path(KEY)
@@ -38,13 +39,6 @@ SPEC = {
     "secrets": {"environment": "dev"},
     "interval": "100s",
 }
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 class Reconciler:
@@ -103,7 +97,7 @@ class RecordedTraces:
 class Bench:
     def __init__(self, kube):
         self.kube = kube
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.queue = WorkQueue(clock=self.clock, spread=lambda: 0.0)
         self.reconciler = Reconciler()
         self.now = NOW

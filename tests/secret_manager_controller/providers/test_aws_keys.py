@@ -13,6 +13,7 @@ from secret_manager_controller.providers.aws_keys import RENEW_AGAIN, RENEW_BEFO
 from secret_manager_controller.providers.aws_login import AwsAccessKeys
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.testing.aws_auth import web_identity_token
+from secret_manager_controller.testing.clocks import ManualClock
 from secret_manager_controller.testing.contract_subject import ME
 
 ROLE = "arn:aws:iam::123456789012:role/secrets"
@@ -36,18 +37,9 @@ def operations(aws):
     return Counter(call.operation for call in aws.calls())
 
 
-class Clock:
-    """Time that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from secret_manager_controller.providers.gcp import (
 from secret_manager_controller.providers.gcp_errors import GcpRefusal
 from secret_manager_controller.providers.gcp_tokens import RENEW_AGAIN, RENEW_BEFORE, Requests, Tokens
 from secret_manager_controller.testing import tokens
+from secret_manager_controller.testing.clocks import ManualClock
 from secret_manager_controller.testing.contract_subject import ME
 from secret_manager_controller.testing.gcp import SERVICE_ACCOUNT
 from secret_manager_controller.testing.gcp_auth import POOL
@@ -81,18 +82,9 @@ def altered(key, **changes):
     return GcpKey(json.dumps(json.loads(key.document) | changes).encode())
 
 
-class Clock:
-    """Time that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.providers import occasion
 from secret_manager_controller.providers.gcp_marks import filter_of
 from secret_manager_controller.providers.listing import KEPT_FOR, Listing
+from secret_manager_controller.testing.clocks import ManualClock
 
 MARKS = tuple(OwnerMark("cluster-a", f"team/app-{number}") for number in range(5))
 CLUSTER = filter_of("cluster-a", None)
@@ -134,13 +135,6 @@ async def test_closing_ends_those_that_wait(store, listing):
     await first
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 async def resync(listing, mark, *, since):
     with occasion.of_reconcile():
         occasion.set_urgent(False)
@@ -152,7 +146,7 @@ class TestReuse:
 
     @pytest.fixture
     def clock(self):
-        return Clock()
+        return ManualClock()
 
     @pytest.fixture
     async def listing(self, clock):

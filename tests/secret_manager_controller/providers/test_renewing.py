@@ -6,15 +6,9 @@ import pytest
 
 from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.providers.renewing import RENEW_AGAIN, Renewing
+from secret_manager_controller.testing.clocks import ManualClock
 
 LASTS, BEFORE = 3600.0, 600.0
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Source:
@@ -35,7 +29,7 @@ class Source:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture

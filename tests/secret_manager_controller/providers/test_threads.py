@@ -18,18 +18,12 @@ from secret_manager_controller.providers.threads import (
     Pool,
     place_of,
 )
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+from secret_manager_controller.testing.clocks import ManualClock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock()
 
 
 @pytest.fixture

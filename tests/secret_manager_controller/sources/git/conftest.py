@@ -7,6 +7,7 @@ import pytest
 from secret_manager_controller.sources.git.login import Access, GitLogin
 from secret_manager_controller.sources.git.remote import parse_remote
 from secret_manager_controller.sources.git.repositories import GitRepositories
+from secret_manager_controller.testing.clocks import ManualClock
 from secret_manager_controller.testing.gitserver import GitServer
 from secret_manager_controller.testing.gitssh import GitSshServer
 
@@ -31,17 +32,9 @@ def private(tmp_path):
     return path
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ManualClock(1000.0)
 
 
 @pytest.fixture
