@@ -16,11 +16,9 @@ import io
 import json
 import os
 import secrets
-import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -113,11 +111,12 @@ class ControlPlane:
         """
         with contextlib.ExitStack() as closing:
             if directory is None:
-                directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
-                closing.push(functools.partial(_remove, directory))
+                directory = closing.enter_context(
+                    processes.temporary_directory("control-plane", kept_after=(ControlPlaneError,))
+                )
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Of its own, since a caller's directory is often too deep for a socket, such as pytest's tmp_path.
-            store = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="etcd-"))) / "etcd.sock"
+            store = closing.enter_context(processes.temporary_directory("etcd")) / "etcd.sock"
             if len(os.fsencode(store)) > SOCKET_PATH_MAX:
                 raise ControlPlaneError(f"{store} is too long for a socket: set TMPDIR to a shorter path")
             tokens = _write_tokens(directory / "tokens.csv", (ADMIN, *users))
@@ -288,12 +287,6 @@ class ControlPlane:
     def _stop_all(self) -> None:
         for process in reversed(self._processes.values()):
             processes.stop(process, grace=STOP_GRACE)
-
-
-def _remove(directory: Path, _: object, error: BaseException | None, __: object) -> None:
-    """Remove a temporary directory, as the last step of an ExitStack, unless an error has just named a log in it."""
-    if not isinstance(error, ControlPlaneError):
-        shutil.rmtree(directory)
 
 
 def _accepts(path: Path) -> bool:

@@ -7,7 +7,6 @@ import http.client
 import json
 import socket
 import subprocess
-import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,8 +106,7 @@ def running(binary: Path) -> Iterator[Jaeger]:
     Raises:
         ServerError: it did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="jaeger-") as name, contextlib.ExitStack() as closing:
-        directory = Path(name)
+    with processes.temporary_directory("jaeger") as directory, contextlib.ExitStack() as closing:
         certificates.write_serving_certificate(directory, address=HOST)
         for _ in range(START_TRIES):
             ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))

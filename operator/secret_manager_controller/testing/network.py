@@ -14,7 +14,6 @@ import ctypes
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +46,7 @@ class NetworkNamespace:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as closing:
-            directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="network-")))
+            directory = closing.enter_context(processes.temporary_directory("network"))
             holder = processes.start(
                 [_program("unshare"), "--net", _program("sleep"), "infinity"], log=directory / "log"
             )

@@ -8,10 +8,15 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from secret_manager_controller import scratch
+
+PREFIX = "smc-parts-"
+"""Of the directories of test servers and the like."""
 TAIL_LINES = 20  # A crash tells its cause within its last lines; more would hide the error that quotes them.
 TAIL_BYTES = 16_384  # What is read of a log to find them, however long it has grown.
 
@@ -54,6 +59,29 @@ def start(
     return _STARTER.submit(popen).result()
 
 
+@contextlib.contextmanager
+def temporary_directory(name: str, *, kept_after: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
+    """Make a directory that is removed at the end; what killed processes have left of such is removed at the beginning.
+
+    Args:
+        name: what it is for, a part of its name.
+        kept_after: errors that name a file in it: then it stays, until the next such directory is made.
+    """
+    kept = False
+
+    def remove(directory: Path) -> None:
+        if not kept:
+            _remove(directory)
+
+    scratch.sweep(PREFIX, remove=_remove)
+    with scratch.scratch_directory(f"{PREFIX}{name}-", base=Path(tempfile.gettempdir()), remove=remove) as directory:
+        try:
+            yield directory
+        except kept_after:
+            kept = True
+            raise
+
+
 def stop(process: subprocess.Popen[bytes], *, grace: float) -> None:
     """End a program with SIGTERM and, when `grace` seconds have passed, with SIGKILL; return when it has ended."""
     process.terminate()
@@ -62,6 +90,9 @@ def stop(process: subprocess.Popen[bytes], *, grace: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+_remove = functools.partial(shutil.rmtree, ignore_errors=True)  # Others sweep at the same time.
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,13 +42,18 @@ def launch(module: str, *arguments: str, closing: contextlib.ExitStack) -> dict[
     Raises:
         ServerError: it did not start.
     """
-    directory = closing.enter_context(tempfile.TemporaryDirectory(prefix="test-server-"))
-    log = Path(directory) / "log"
+    directory = closing.enter_context(processes.temporary_directory("server"))
+    log = directory / "log"
     process = processes.start(
         [sys.executable, "-m", module, "--port", "0", *arguments],
         log=log,
         # No configuration of ours reaches the server; it finds its modules where we found ours.
-        environment={"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(sys.path), "HOME": directory},
+        environment={
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HOME": str(directory),
+            "TMPDIR": str(directory),
+        },
     )
     closing.callback(processes.stop, process, grace=STOP_GRACE)
     deadline = time.monotonic() + START_TIMEOUT

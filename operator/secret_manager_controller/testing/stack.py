@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from base64 import b64encode
@@ -152,7 +151,7 @@ class Stack:
             users: who may log in beside `admin`.
         """
         with contextlib.ExitStack() as closing:
-            directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+            directory = closing.enter_context(processes.temporary_directory("stack"))
             repository = directory / "repository"
             repository.mkdir()
             (directory / "cache").mkdir()

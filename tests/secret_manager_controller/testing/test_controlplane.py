@@ -153,7 +153,7 @@ class TestFailure:
     def test_a_program_that_ends_is_an_error_with_the_end_of_its_log(self, start: Start, temporary: Path) -> None:
         with pytest.raises(ControlPlaneError) as failure:
             start(arguments=["--no-such-flag"])
-        [log] = temporary.glob("control-plane-*/kube-apiserver.log")
+        [log] = temporary.glob("smc-parts-control-plane-*/kube-apiserver.log")
         assert str(failure.value).startswith(f"kube-apiserver ended with 1; {log} ends:\n")
         assert "unknown flag: --no-such-flag" in str(failure.value)
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -145,3 +146,35 @@ def test_the_launcher_is_done_without_where_it_lacks_the_option(
         assert processes.start(["true"], log=tmp_path / "log").wait() == 0
     finally:
         processes._setpriv.cache_clear()
+
+
+class TestTemporaryDirectory:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def test_what_a_killed_process_left_is_removed_and_what_others_use_stays(self, tmp_path: Path) -> None:
+        code = (
+            "import contextlib, os, secret_manager_controller.testing.processes as p\n"
+            "with p.temporary_directory('dead') as directory:\n"
+            "    (directory / 'file').touch()\n"
+            "    os.kill(os.getpid(), 9)"
+        )
+        environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+        assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == -9
+        [left] = tmp_path.iterdir()
+        with processes.temporary_directory("one") as one:
+            assert not left.exists()
+            with processes.temporary_directory("two") as two:
+                assert sorted(tmp_path.iterdir()) == sorted([one, two])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_stays_for_the_reader_of_an_error_that_names_a_file_in_it(self) -> None:
+        with (
+            pytest.raises(OSError, match="the log"),
+            processes.temporary_directory("kept", kept_after=(OSError,)) as kept,
+        ):
+            raise OSError("see the log")
+        assert kept.exists()
+        with processes.temporary_directory("next"):
+            assert not kept.exists()
