@@ -1,5 +1,6 @@
 """Fixtures for tests against real parts: the binaries, built on first use and cached, and a running control plane."""
 
+import contextlib
 import functools
 import subprocess
 import sys
@@ -7,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from secret_manager_controller.crd import KINDS, custom_resource_definition
 from secret_manager_controller.testing.controlplane import ControlPlane
-from secret_manager_controller.testing.stack import Stack
+from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack
 
 ROOT = Path(__file__).parent.parent
 REAL_PARTS = {"tool", "sops_binary"}
@@ -105,8 +107,44 @@ def smc_plane(control_plane):
 
 
 @pytest.fixture(scope="session")
-def start_stack(tool):
-    """Return a function that starts a stack of all parts as a context manager."""
-    return functools.partial(
-        Stack.start, etcd=tool("etcd"), kube_apiserver=tool("kube-apiserver"), flux_crds=tool("flux-crds")
-    )
+def render_chart(tool):
+    """Return a function that renders the chart for a namespace, with values as `--set` takes them."""
+
+    def render(namespace, *options, **values):
+        command = [tool("helm"), "template", "smc", ROOT / "helm" / "secret-manager-controller", *options]
+        command += ["--namespace", namespace, "--kube-version", "1.31.0"]
+        command += [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
+        rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def start_stack(tool, render_chart):
+    """Return a function that starts a stack of all parts as a context manager.
+
+    The chart is installed for each tenancy mode, so that every controller has the rights that it grants, and no other.
+    What the API server refuses to one fails the tests, unless a test expected it.
+    """
+
+    @contextlib.contextmanager
+    def start(*, charts=None, argocd_crds=None):
+        parts = {"etcd": tool("etcd"), "kube_apiserver": tool("kube-apiserver"), "flux_crds": tool("flux-crds")}
+        values = {"rbac__credentialSecrets": "{shared-login}", "sources__argocd": str(bool(argocd_crds)).lower()}
+        with Stack.start(**parts, argocd_crds=argocd_crds, audit_log=True) as stack:
+            for manifests in charts or [
+                render_chart(CONTROLLER_NAMESPACE, "--skip-tests", **values),
+                render_chart(
+                    CONTROLLER_NAMESPACE,
+                    "--skip-tests",
+                    fullnameOverride="smc-shared",
+                    tenancy__mode="shared",
+                    **values,
+                ),
+            ]:
+                stack.install(manifests)
+            yield stack
+            assert stack.refusals() == []
+
+    return start

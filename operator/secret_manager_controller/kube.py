@@ -26,6 +26,8 @@ REQUEST_TIMEOUT = 5.0
 LIST_CHUNK = 500
 """Objects a page, as client-go's pager asks for."""
 DEFAULT_KUBECONFIG = "~/.kube/config"
+SOPS_SECRETS = ("sops-private-key", "sops-gpg-key", "gpg-key")
+"""Secrets that hold SOPS keys by their name alone."""
 
 Json = Mapping[str, Any]
 

@@ -86,7 +86,7 @@ def encrypt_by_kms(stack, sops):
 @pytest.fixture(scope="session")
 def stack(start_stack, example_key):
     """Run API server, store and artifact server; the example key is the controller's own."""
-    with start_stack(audit_log=True) as started:
+    with start_stack() as started:
         started.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": example_key})
         yield started
 
@@ -118,8 +118,11 @@ def start_argocd_stack(start_stack, tool, example_key):
 
     @contextlib.contextmanager
     def start():
-        with start_stack(argocd_crds=tool("argocd-crds"), audit_log=True) as started:
+        with start_stack(argocd_crds=tool("argocd-crds")) as started:
             started.create_namespace(argocd.NAMESPACE)
+            logins = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}
+            hosts = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
+            started.allow(argocd.NAMESPACE, [logins, hosts])
             started.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": example_key})
             yield started
 

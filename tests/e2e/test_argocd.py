@@ -12,7 +12,8 @@ from secret_manager_controller.model.spec import SourceKind, parse_spec
 from secret_manager_controller.testing import argocd
 from secret_manager_controller.testing.gitserver import GitServer
 from secret_manager_controller.testing.gitssh import GitSshServer
-from secret_manager_controller.testing.stack import path_of
+from secret_manager_controller.testing.rbac import Rule, asked
+from secret_manager_controller.testing.stack import APPLICATIONS, path_of, service_account
 from secret_manager_controller.testing.tenants import ENV, conditions, dotenv
 
 pytestmark = [pytest.mark.real]
@@ -140,6 +141,7 @@ def test_ssh_with_a_login_of_the_object_and_its_host_key(server, stack, tenant, 
         source = git_source(server, tenant, repoURL=ssh.url(tenant.namespace))
         application_of(tenant, source=source)
         stack.create_secret(tenant.namespace, "git-login", {"ssh-privatekey": ssh.client_key})
+        tenant.let_read("git-login")
         apply_object(tenant, gitCredentials={"secretName": "git-login"})
         status = tenant.ready(reason="FetchFailed")
         assert "the host key of 127.0.0.1 is not a known one" in message(status)
@@ -282,3 +284,9 @@ def test_where_tenants_are_kept_apart_a_server_needs_a_grant(stack, controller, 
         grant(gitHosts=["127.0.0.1"])
         tenant.ready()
     assert tenant.values() == {"A": b"1"}
+
+
+def test_every_right_that_the_chart_grants_on_applications_was_used(stack):
+    """By the controller that the other tests here share: it comes after them."""
+    rule = Rule("", (APPLICATIONS.plural,), ("get", "list", "watch"))
+    assert rule.idle(list(asked(stack.plane.audit_events(), service_account("smc-shared")))) == ()

@@ -106,6 +106,7 @@ def test_an_object_logs_in_as_it_says(stack, azure, tenant, sync, kind):
         case _:
             data = {"client-id": OTHER.encode(), "client-secret": login.client_secret.encode()}
             stack.create_secret(tenant.namespace, "azure-credentials", data)
+            tenant.let_read("azure-credentials")
             auth, who = {"authType": "ServicePrincipal", "secretName": "azure-credentials"}, OTHER
     sync(A="1", auth=auth)
     assert {call.who for call in azure.writes()} == {who}
@@ -114,6 +115,7 @@ def test_an_object_logs_in_as_it_says(stack, azure, tenant, sync, kind):
 def test_a_client_secret_that_entra_refuses_is_told_and_works_once_it_is_mended(stack, azure, tenant, sync):
     data = {"client-id": OTHER.encode(), "client-secret": b"new"}
     stack.create_secret(tenant.namespace, "azure-credentials", data)
+    tenant.let_read("azure-credentials")
     azure.add_client(OTHER, "old")
     status = sync(
         A="1", auth={"authType": "ServicePrincipal", "secretName": "azure-credentials"}, reason="StoreAccessDenied"

@@ -123,6 +123,7 @@ def test_old_versions_are_disabled_then_destroyed(gcp, tenant, sync):
 @pytest.mark.parametrize("kind", ["the workload", "another account", "a Secret", "another data key"])
 def test_an_object_logs_in_as_it_says(stack, gcp, tenant, sync, kind):
     stack.create_secret(tenant.namespace, "gcp-credentials", {"key.json": gcp.key.document, "k": gcp.key.document})
+    tenant.let_read("gcp-credentials")
     auth, who = {
         "the workload": ({}, f"workload@{PROJECT}.iam.gserviceaccount.com"),
         "another account": ({"serviceAccountEmail": OTHER}, OTHER),
@@ -136,6 +137,7 @@ def test_an_object_logs_in_as_it_says(stack, gcp, tenant, sync, kind):
 def test_a_key_that_was_removed_is_told_and_a_new_one_needs_no_restart(stack, gcp, tenant, sync):
     key = gcp.make_key(OTHER)
     stack.create_secret(tenant.namespace, "gcp-credentials", {"key.json": key.document})
+    tenant.let_read("gcp-credentials")
     sync(A="1", block={"auth": KEY_SECRET})
     gcp.remove_key(key)
     gcp.expire_tokens()

@@ -421,6 +421,7 @@ def test_any_secret_with_the_label_is_a_key_beside_the_others(stack, tenant, enc
     old, new = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
     stack.create_secret(tenant.namespace, "sops-private-key", {"private-key": str(old).encode()})
     stack.create_secret(tenant.namespace, "keys-of-2026", {"age.agekey": str(new).encode()})
+    stack.allow(tenant.namespace, [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]}], name="list")
     label = {"metadata": {"labels": {"secret-management.microscaler.io/sops-key": "true"}}}
     stack.patch(SECRETS.url(tenant.namespace, "keys-of-2026"), label)
     tenant.commit(

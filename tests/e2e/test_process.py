@@ -32,7 +32,9 @@ def proxy(stack):
 @pytest.fixture
 def through(stack, proxy, tmp_path):
     """Return a function that runs a controller whose requests go through the proxy."""
-    return lambda **settings: stack.controller(KUBECONFIG=str(proxy.kubeconfig(tmp_path)), **settings)
+    return lambda **settings: stack.controller(
+        KUBECONFIG=str(proxy.kubeconfig(tmp_path, stack.controller_token())), **settings
+    )
 
 
 @contextlib.contextmanager

@@ -9,9 +9,17 @@ import yaml
 from click.testing import CliRunner
 
 from secret_manager_controller.cli.main import cli
-from secret_manager_controller.kube import SECRET_MANAGER_POLICIES
+from secret_manager_controller.kube import SECRET_MANAGER_POLICIES, SECRETS
 from secret_manager_controller.model.annotations import GROUP
-from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, StackError
+from secret_manager_controller.tenancy import Mode
+from secret_manager_controller.testing.apiproxy import ApiProxy
+from secret_manager_controller.testing.rbac import ROLES, Rule, asked, rules
+from secret_manager_controller.testing.stack import (
+    APPLICATIONS,
+    CONTROLLER_NAMESPACE,
+    StackError,
+    service_account,
+)
 from secret_manager_controller.testing.tenants import ENV, Tenant, dotenv
 
 pytestmark = [pytest.mark.real]
@@ -19,49 +27,41 @@ pytestmark = [pytest.mark.real]
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "can-i.txt"
 ACCOUNT = "secret-manager-controller"
-USER = f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{ACCOUNT}"
+USER = service_account(ACCOUNT)
 REPLICAS = 3
 
-IDLE = {
-    ("secretmanagerpolicies", "get"): "confirms that a policy is gone whose deletion fell into a gap of the watch",
-    ("leases", "delete"): "removes sessions of replicas that have been dead for long",
-}
-"""Verbs that a short life without trouble does not need, and what needs them."""
 
-
-def install(stack):
-    """Apply what `kubectl apply -f deploy/install.yaml` would, in its order."""
-    for manifest in yaml.safe_load_all((ROOT / "deploy" / "install.yaml").read_text()):
-        if manifest["kind"] != "Deployment":  # Its pods are processes here.
-            stack.apply(manifest)
-
-
-def tenant_role(tenant):
-    """Let the controller read what docs/rbac.md lets it read in a tenant's namespace."""
-    page = (ROOT / "docs" / "rbac.md").read_text()
-    for manifest in yaml.safe_load_all(page.partition("```yaml\n")[2].partition("```")[0]):
-        tenant.stack.apply(manifest | {"metadata": manifest["metadata"] | {"namespace": tenant.namespace}})
+def manifests():
+    """Return what `kubectl apply -f deploy/install.yaml` applies, in its order."""
+    return list(yaml.safe_load_all((ROOT / "deploy" / "install.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")
 def stack(start_stack, tool, example_key):
-    """Run a stack with the chart's manifests, and a key in the controller's namespace.
+    """Run a stack with the manifest that people install, and a key in the controller's namespace.
 
     Argo CD is installed too, and the chart grants nothing of it unless `sources.argocd` is set.
     """
-    with start_stack(audit_log=True, argocd_crds=tool("argocd-crds")) as started:
-        install(started)
+    with start_stack(charts=[manifests()], argocd_crds=tool("argocd-crds")) as started:
         started.create_secret(CONTROLLER_NAMESPACE, "sops-private-key", {"private-key": example_key})
+        started.expect_refusal("", "list", APPLICATIONS.plural)  # Which is asked once and not watched.
         yield started
 
 
 @pytest.fixture(scope="module")
-def replicas(stack):
+def proxy(stack):
+    with ApiProxy(stack.plane) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def replicas(stack, proxy, tmp_path_factory):
     """Run replicas as the chart's Deployment would, each with a token of its own."""
+    kubeconfig = proxy.kubeconfig(tmp_path_factory.mktemp("proxy"), stack.controller_token(Mode.ISOLATED))
+    through = {"KUBECONFIG": str(kubeconfig), "SWEEP_INTERVAL_SECONDS": "1"}
     with contextlib.ExitStack() as closing:
-        kubeconfig = stack.plane.service_account_kubeconfig(CONTROLLER_NAMESPACE, ACCOUNT)
-        for _ in range(REPLICAS):
-            closing.enter_context(stack.controller(TENANCY_MODE="isolated", KUBECONFIG=str(kubeconfig)))
+        for settings in (through, *[{}] * (REPLICAS - 1)):
+            closing.enter_context(stack.controller(TENANCY_MODE="isolated", **settings))
         yield closing
 
 
@@ -80,11 +80,23 @@ def grant(stack, tenant, **grants):
     )
 
 
+def lost(stack, proxy, tenant):
+    """Delete the tenant's policy where no watch tells of it; the sweep makes sure that it is gone."""
+    policy = SECRET_MANAGER_POLICIES.url(name=tenant.namespace)
+    with proxy.expired_watches():
+        stack.delete(policy)
+
+        def looked_for():
+            events = asked(stack.plane.audit_events(), USER)
+            return any((each.resource, each.verb) == (SECRET_MANAGER_POLICIES.plural, "get") for each in events)
+
+        stack.wait("the sweep to look for the policy", looked_for)
+
+
 @pytest.fixture(scope="module")
-def lived(stack, replicas, encrypt, example_recipient):
+def lived(stack, replicas, proxy, encrypt, example_recipient):
     """Live through what objects do: denied, granted, synced with the controller's key, cleaned up; then stop."""
     tenant = Tenant(stack, "rbac")
-    tenant_role(tenant)
     tenant.commit({ENV: encrypt(dotenv(A="1"), example_recipient)})
     tenant.apply(secrets={"environment": "dev", "prefix": tenant.namespace, "basePath": "app"}, deletionPolicy="Delete")
     tenant.ready(reason="AccessDenied")
@@ -97,48 +109,45 @@ def lived(stack, replicas, encrypt, example_recipient):
     stack.delete(tenant.path)
     stack.wait("the object to be gone", lambda: not tenant.body())
     assert tenant.values() == {}
+    lost(stack, proxy, tenant)
     replicas.close()
-    return [event for event in stack.plane.audit_events() if event["user"]["username"] == USER]
+    return list(asked(stack.plane.audit_events(), USER))
 
 
-def refers_to(event):
-    """Return what a request is about: resource with subresource, verb, namespace and name."""
-    ref = event.get("objectRef") or {}
-    resource = "/".join(part for part in (ref.get("resource", ""), ref.get("subresource", "")) if part)
-    return resource, event["verb"], ref.get("namespace", ""), ref.get("name", "")
-
-
-def test_nothing_that_is_needed_is_forbidden(lived):
-    """Whether key Secrets may be listed by label is up to each namespace; where not, they are found by name.
-
-    Applications may not be listed here, which is asked once and not watched.
-    """
-    forbidden = {refers_to(event)[:2] for event in lived if event["responseStatus"].get("code") == 403}
-    assert forbidden <= {("secrets", "list"), ("applications", "list")}
+def test_nothing_that_is_needed_is_forbidden(stack, lived):
+    assert stack.refusals() == []
     assert len(lived) > 50
 
 
-def rules():
-    """Yield each rule of the rendered manifest that a request can be matched with."""
-    for manifest in yaml.safe_load_all((ROOT / "deploy" / "install.yaml").read_text()):
-        if manifest["kind"] in ("ClusterRole", "Role"):
-            for number, rule in enumerate(manifest["rules"]):
-                yield pytest.param(manifest["kind"], rule, id=f"{manifest['kind']} {number} {rule['resources'][0]}")
+def test_a_request_that_is_refused_fails_the_run_unless_a_test_expects_it(stack, lived):
+    path = SECRETS.url("kube-system", "another")
+    token = stack.controller_token(Mode.ISOLATED)
+    assert stack.plane.request("GET", path, token=token)[0] == 403
+    stack.wait("the audit log", stack.refusals)
+    assert [(each.namespace, each.verb, each.name) for each in stack.refusals()] == [("kube-system", "get", "another")]
+    stack.expect_refusal("kube-system", "get", "secrets")
+    assert stack.refusals() == []
 
 
-@pytest.mark.parametrize(("kind", "rule"), list(rules()))
-def test_no_rule_is_idle(lived, kind, rule):
-    used = set()
-    for event in lived:
-        resource, verb, namespace, name = refers_to(event)
-        named = "resourceNames" not in rule or name in rule["resourceNames"]
-        here = kind == "ClusterRole" or namespace == CONTROLLER_NAMESPACE
-        if event["responseStatus"].get("code", 0) < 400 and resource in rule["resources"] and named and here:
-            used.add(verb)
-        if event["responseStatus"].get("code") == 404 and verb == "get" and resource in rule["resources"] and here:
-            used.add(verb)
-    idle = set(rule["verbs"]) - used
-    assert idle <= {verb for resource, verb in IDLE if resource in rule["resources"]}
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=str(rule.resources[0])) for rule in rules(manifests())])
+def test_no_right_is_idle(lived, rule):
+    assert rule.idle(lived) == ()
+
+
+def test_an_idle_right_is_found(lived):
+    assert Rule("", ("pods", "events"), ("create", "list")).idle(lived) == ("list",)
+    assert Rule("", ("secretmanagerconfigs",), ("get",), ("another",)).idle(lived) == ("get",)
+    assert Rule("kube-system", ("leases",), ("get",)).idle(lived) == ("get",)
+
+
+def test_the_role_that_tests_give_a_tenant_is_that_of_the_page(stack):
+    page = (ROOT / "docs" / "rbac.md").read_text()
+    role, binding = yaml.safe_load_all(page.partition("```yaml\n")[2].partition("```")[0])
+    tenant = Tenant(stack, "page")
+    assert stack.get(role_path(tenant.namespace))["rules"] == role["rules"]
+    for manifest in (role, binding):
+        stack.apply(manifest | {"metadata": manifest["metadata"] | {"namespace": tenant.namespace}})
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": CONTROLLER_NAMESPACE}]
 
 
 def questions():
@@ -196,20 +205,37 @@ def test_what_the_controller_can_do_is_what_the_golden_file_says(stack):
     assert text == GOLDEN.read_text()
 
 
-def test_the_role_that_msmctl_check_prints_is_the_one_that_was_missing(stack):
-    tenant = Tenant(stack, "checked")
-    tenant.apply()
+def role_path(namespace):
+    return ROLES.url(namespace, f"of-a-test-{ACCOUNT}")
+
+
+def checked(stack, tenant):
     arguments = ["check", "--namespace", tenant.namespace, "--kubeconfig", str(stack.plane.kubeconfig())]
-    missing = CliRunner().invoke(cli, arguments)
+    return CliRunner().invoke(cli, arguments)
+
+
+def test_the_role_that_msmctl_check_prints_is_the_one_that_was_missing(stack):
+    """A login of another namespace takes a Role there, too."""
+    tenant, lender = Tenant(stack, "checked"), Tenant(stack, "lender")
+    for each in (tenant, lender):
+        stack.delete(role_path(each.namespace))
+    aws = tenant.spec()["provider"]["aws"]
+    aws["auth"] |= {"secretName": "lent", "secretNamespace": lender.namespace}
+    tenant.apply(provider={"type": "aws", "aws": aws})
+    missing = checked(stack, tenant)
     assert missing.exit_code == 1
-    manifests = list(yaml.safe_load_all(missing.stdout))
-    assert manifests[0]["rules"][0]["resourceNames"] == [
-        "aws-credentials",
-        "gpg-key",
-        "sops-gpg-key",
-        "sops-private-key",
-    ]
-    for manifest in manifests:
+    printed = list(yaml.safe_load_all(missing.stdout))
+    roles = {each["metadata"]["namespace"]: each["rules"][0] for each in printed if each["kind"] == "Role"}
+    keys = ["gpg-key", "sops-gpg-key", "sops-private-key"]
+    assert {place: rule["resourceNames"] for place, rule in roles.items()} == {
+        tenant.namespace: keys,
+        lender.namespace: ["lent"],
+    }
+    for manifest in printed:
         stack.apply(manifest)
-    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    assert checked(stack, tenant).exit_code == 0
+    # What is missing later is printed with what is there, so that applying it takes nothing away.
+    tenant.apply()
+    roles = [each for each in yaml.safe_load_all(checked(stack, tenant).stdout) if each["kind"] == "Role"]
+    assert [rule["resourceNames"] for role in roles for rule in role["rules"]] == [["aws-credentials", *keys]]
     tenant.remove()

@@ -209,6 +209,7 @@ def world(stack, servers, replicas, encrypt, example_recipient, source_controlle
             tenant = Tenant(stack, label, number=number)
             login = {"ssh-privatekey": ssh.client_key, "known_hosts": ssh.known_hosts}
             stack.create_secret(tenant.namespace, "git-login", login)
+            tenant.let_read("git-login")
             for mode, where in MODES.items():
                 tenant.apply(
                     object_name=mode,

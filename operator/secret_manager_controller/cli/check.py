@@ -19,6 +19,7 @@ from secret_manager_controller.errors import ConfigError
 from secret_manager_controller.kube import (
     SECRET_MANAGER_CONFIGS,
     SECRET_MANAGER_POLICIES,
+    SOPS_SECRETS,
     KubeClient,
     KubeError,
     ResourcePath,
@@ -27,7 +28,6 @@ from secret_manager_controller.model.spec import Spec, parse_spec
 
 INSTALL = "kubectl apply --server-side -f deploy/install.yaml"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-KEY_SECRETS = ("sops-private-key", "sops-gpg-key", "gpg-key")
 SOURCE_GROUPS = {"source.toolkit.fluxcd.io": "Flux", "argoproj.io": "Argo CD"}
 NAME = "secret-manager-controller"
 
@@ -99,7 +99,7 @@ async def _sources(kube: KubeClient) -> bool:
 
 
 async def _unreadable(kube: KubeClient, wanted: Mapping[str, set[str]], account: Account) -> dict[str, list[str]]:
-    """Return the Secrets that the controller may not read, by namespace."""
+    """Return the Secrets of each namespace where the controller may not read all, since its Role has to name all."""
     missing: dict[str, list[str]] = {}
     for place, names in sorted(wanted.items()):
         denied = [
@@ -110,7 +110,7 @@ async def _unreadable(kube: KubeClient, wanted: Mapping[str, set[str]], account:
         told = f"the controller may read {', '.join(sorted(names))} in namespace {printable(place)}"
         _told(not denied, told, mend=f"msmctl check -N {printable(place)} | kubectl apply -f -")
         if denied:
-            missing[place] = denied
+            missing[place] = sorted(names)
     return missing
 
 
@@ -129,7 +129,7 @@ def secrets_of(bodies: list[Body]) -> dict[str, set[str]]:
             spec = parse_spec(body)
         except ConfigError:
             continue
-        wanted.setdefault(namespace, set()).update(KEY_SECRETS)
+        wanted.setdefault(namespace, set()).update(SOPS_SECRETS)
         for place, name in _named(spec, namespace):
             wanted.setdefault(place, set()).add(name)
     return wanted

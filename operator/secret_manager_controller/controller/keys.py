@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from secret_manager_controller.controller.secrets import ForbiddenSecretError, SecretData, SecretReader, parse_secret
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason, foreign
-from secret_manager_controller.kube import SECRETS, KubeClient, KubeError
+from secret_manager_controller.kube import SECRETS, SOPS_SECRETS, KubeClient, KubeError
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.secret import HashKey
 
-SOPS_SECRET_NAMES = ("sops-private-key", "sops-gpg-key", "gpg-key")
 SOPS_DATA_KEYS = ("private-key", "key", "gpg-key")
 SOPS_DATA_SUFFIXES = (".agekey", ".asc")
 """How Flux names the data keys of its decryption Secrets."""
@@ -58,7 +57,7 @@ class KeyRings:
         """Return a namespace's key Secrets by name, and whether some could not be looked at."""
         labelled = await self._reader.labelled(namespace, SOPS_KEY_LABEL, unavailable=Reason.KEY_UNAVAILABLE)
         found, forbidden = dict(labelled or {}), False
-        for name in SOPS_SECRET_NAMES:
+        for name in SOPS_SECRETS:
             if name in found:
                 continue
             try:

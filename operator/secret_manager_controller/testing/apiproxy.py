@@ -71,14 +71,14 @@ class ApiProxy:
         self.cut_watches()
         self._server.server_close()
 
-    def kubeconfig(self, directory: Path) -> Path:
-        """Write a kubeconfig that logs in as `admin` through this proxy."""
+    def kubeconfig(self, directory: Path, token: str | None = None) -> Path:
+        """Write a kubeconfig that logs in through this proxy, with a token or as `admin`."""
         name = "proxy"
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": name, "cluster": {"server": f"http://127.0.0.1:{self._server.server_port}"}}],
-            "users": [{"name": name, "user": {"token": self._plane.token()}}],
+            "users": [{"name": name, "user": {"token": token or self._plane.token()}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
             "current-context": name,
         }

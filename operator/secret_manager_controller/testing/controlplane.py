@@ -165,8 +165,8 @@ class ControlPlane:
             raise ValueError(f"no user {user!r}; this control plane knows {', '.join(self._tokens)}")
         return self._tokens[user]
 
-    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """Return a kubeconfig file that logs in as a ServiceAccount, with a token as a pod gets it.
+    def service_account_token(self, namespace: str, name: str) -> str:
+        """Return a token as a pod of a ServiceAccount gets it.
 
         Raises:
             ValueError: there is no such ServiceAccount.
@@ -180,7 +180,7 @@ class ControlPlane:
         status, answer = self.request("POST", path, body=request)
         if status != http.HTTPStatus.CREATED:
             raise ValueError(f"no token for ServiceAccount {namespace}/{name}: {answer}")
-        return self._write_kubeconfig(f"{namespace}.{name}", answer["status"]["token"])
+        return str(answer["status"]["token"])
 
     def kubeconfig(self, user: str = ADMIN.name) -> Path:
         """Return a kubeconfig file that logs in as this user; it needs no other file, and only its owner may read it.
@@ -188,9 +188,10 @@ class ControlPlane:
         Raises:
             ValueError: the plane was started without this user.
         """
-        return self._write_kubeconfig(user, self.token(user))
+        return self.write_kubeconfig(user, self.token(user))
 
-    def _write_kubeconfig(self, user: str, token: str) -> Path:
+    def write_kubeconfig(self, user: str, token: str) -> Path:
+        """Return a kubeconfig file that logs in with a token; its name is the user's."""
         name = "control-plane"
         certificate = base64.b64encode(self.ca_file.read_bytes()).decode()
         document = {
@@ -212,16 +213,19 @@ class ControlPlane:
         *,
         body: object = None,
         user: str = ADMIN.name,
+        token: str | None = None,
         content_type: str = "application/json",
     ) -> tuple[int, Any]:
         """Send a request and return the answer's HTTP status and document (text, if it is not JSON).
+
+        It is sent as `user`, or as whose token is given.
 
         Raises:
             OSError: the API server cannot be reached or does not answer.
             http.client.HTTPException: it stopped while it answered.
             ValueError: the plane was started without this user.
         """
-        headers = {"Authorization": f"Bearer {self.token(user)}", "Content-Type": content_type}
+        headers = {"Authorization": f"Bearer {token or self.token(user)}", "Content-Type": content_type}
         connection = http.client.HTTPSConnection(HOST, self._port, context=self._tls, timeout=REQUEST_TIMEOUT)
         with contextlib.closing(connection):
             connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)

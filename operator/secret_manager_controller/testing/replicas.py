@@ -155,6 +155,7 @@ class Replicas:
         name = name or f"member-{next(self._numbers)}"
         directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.stack.directory))
         login = self.stack.aws.add_access_key(f"AKIA.{name}", "example-secret-access-key")
+        settings = self._settings | settings
         environment = {
             "POD_NAME": name,
             "AWS_ACCESS_KEY_ID": login.access_key_id,
@@ -165,8 +166,10 @@ class Replicas:
             environment["KUBECONFIG"] = str(self.stack.plane.kubeconfig(name))
         proxy = self._closing.enter_context(ApiProxy(self.stack.plane)) if proxied else None
         if proxy is not None:
-            environment["KUBECONFIG"] = str(proxy.kubeconfig(directory))
-        controller = self.stack.launch_controller(prefix=prefix, **(environment | self._settings | settings))
+            environment["KUBECONFIG"] = str(
+                proxy.kubeconfig(directory, self.stack.controller_token(settings.get("TENANCY_MODE", "")))
+            )
+        controller = self.stack.launch_controller(prefix=prefix, **(environment | settings))
         replica = Replica(name, login.access_key_id, controller, proxy)
         self.all.append(replica)
         return replica

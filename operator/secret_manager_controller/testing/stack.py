@@ -35,7 +35,8 @@ from secret_manager_controller.kube import (
     SECRETS,
     ResourcePath,
 )
-from secret_manager_controller.testing import processes
+from secret_manager_controller.tenancy import Mode
+from secret_manager_controller.testing import processes, rbac
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.controlplane import ControlPlane, User
@@ -127,6 +128,8 @@ class Stack:
         self.repository = repository
         self.artifacts = artifacts
         self._replicas = itertools.count()
+        self._accounts: dict[Mode, str] = {}
+        self._refusals: set[tuple[str, str, str]] = set()
 
     @classmethod
     @contextlib.contextmanager
@@ -173,6 +176,51 @@ class Stack:
                 stack.create_namespace(namespace)
             stack.free_shards(DEFAULT_SHARDS)
             yield stack
+
+    def install(self, manifests: Iterable[Manifest]) -> None:
+        """Apply what the chart renders; its pods are processes here, which log in as their ServiceAccount from now on.
+
+        A controller is of the installation whose tenancy mode it has; without any, it logs in as an administrator.
+        """
+        for manifest in manifests:
+            if manifest["kind"] != "Deployment":
+                self.apply(manifest)
+                continue
+            pod = manifest["spec"]["template"]["spec"]
+            environment = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+            self._accounts[Mode(environment["TENANCY_MODE"])] = pod["serviceAccountName"]
+
+    def allow(self, namespace: str, rules: Iterable[Manifest], *, name: str = "of-a-test") -> None:
+        """Let the installed controllers do something in a namespace, by a Role there."""
+        for account in self._accounts.values():
+            bound = (CONTROLLER_NAMESPACE, account)
+            for manifest in rbac.role(namespace, f"{name}-{account}", rules, account=bound):
+                self.apply(manifest)
+
+    def expect_refusal(self, namespace: str, verb: str, resource: str) -> None:
+        """Tell that the API server will refuse this to a controller, which a test is about."""
+        self._refusals.add((namespace, verb, resource))
+
+    def refusals(self) -> list[rbac.Asked]:
+        """Return what the API server refused to installed controllers although no test expected it.
+
+        Whether SOPS keys are found by their label, which takes a listing, is up to each namespace: that refusal counts
+        as an answer.
+        """
+        events = self.plane.audit_events()
+        return [
+            each
+            for account in self._accounts.values()
+            for each in rbac.asked(events, service_account(account))
+            if each.code == rbac.FORBIDDEN
+            and (each.resource, each.verb) != (SECRETS.plural, "list")
+            and (each.namespace, each.verb, each.resource) not in self._refusals
+        ]
+
+    def controller_token(self, mode: str = "") -> str:
+        """Return a token of the controller's ServiceAccount, or an administrator's where nothing is installed."""
+        account = self._accounts.get(Mode(mode or Mode.SHARED))
+        return self.plane.service_account_token(CONTROLLER_NAMESPACE, account) if account else self.plane.token()
 
     def free_shards(self, count: int) -> None:
         """Leave the Leases as replicas leave them that have stopped.
@@ -321,12 +369,13 @@ class Stack:
         """
         replica = settings.get("POD_NAME") or f"replica-{next(self._replicas)}"
         log = self.directory / f"{replica}-{time.monotonic_ns()}.log"
+        token = self.controller_token(settings.get("TENANCY_MODE", ""))
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONSAFEPATH": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
             "HOME": str(self.directory),
-            "KUBECONFIG": str(self.plane.kubeconfig()),
+            "KUBECONFIG": str(self.plane.write_kubeconfig(log.stem, token)),
             "POD_NAMESPACE": CONTROLLER_NAMESPACE,
             "POD_NAME": replica,
             "METRICS_HOST": "127.0.0.1",
@@ -353,6 +402,11 @@ def path_of(manifest: Manifest) -> str:
     plural = PLURALS.get(manifest["kind"], manifest["kind"].lower() + "s")
     metadata = manifest["metadata"]
     return ResourcePath(group, version, plural).url(metadata.get("namespace"), metadata["name"])
+
+
+def service_account(name: str) -> str:
+    """Return the user name of a ServiceAccount of the controller's namespace."""
+    return f"system:serviceaccount:{CONTROLLER_NAMESPACE}:{name}"
 
 
 def secret_path(namespace: str, name: str) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from secret_manager_controller.errors import Reason
-from secret_manager_controller.kube import EVENTS, GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS
+from secret_manager_controller.kube import EVENTS, GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, SOPS_SECRETS
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer
 from secret_manager_controller.testing.aws import WRITES
@@ -59,6 +59,14 @@ class Tenant:
         self._commits = itertools.count(1)
         stack.create_namespace(self.namespace)
         stack.create_aws_credentials(self.namespace)
+        self._readable = [*SOPS_SECRETS, "aws-credentials"]
+        self.let_read()
+
+    def let_read(self, *secrets: str) -> None:
+        """Let the controller read Secrets of the namespace, beside the usual ones: the Role that docs/rbac.md shows."""
+        self._readable.extend(secrets)
+        rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": self._readable, "verbs": ["get"]}
+        self.stack.allow(self.namespace, [rule])
 
     def name(self, key: str) -> str:
         """Return the store's name of one of this tenant's keys."""
