@@ -52,6 +52,7 @@ def test_a_reconcile_is_one_trace_down_to_the_calls(stack, tenant, jaeger, proto
     references = {"headersSecretRef": {"name": "headers"}, "caSecretRef": {"name": "ca"}} if guarded else {}
     stack.create_secret(tenant.namespace, "headers", jaeger.login)
     stack.create_secret(tenant.namespace, "ca", {"ca.crt": jaeger.ca})
+    tenant.let_read("headers", "ca")
     tenant.commit(A=CANARY)
     block = otel(getattr(jaeger, address), protocol, environment="test", serviceVersion="7")
     tenant.apply(otel=block | references)
@@ -120,6 +121,7 @@ def test_a_retry_is_linked_to_the_request_that_led_to_it(stack, tenant, jaeger):
 def test_a_failed_reconcile_shows_where_and_no_secret(stack, tenant, jaeger, controller):
     tenant.commit(**{KEY: CANARY})
     stack.create_secret(tenant.namespace, "headers", {"x-canary": CANARY.encode()})
+    tenant.let_read("headers")
     stack.aws.fail("CreateSecret", "ThrottlingException", 400, times=1)
     stack.aws.fail("CreateSecret", "AccessDeniedException", 400, times=100)
     tenant.apply(otel=http(jaeger, headersSecretRef={"name": "headers"}))
@@ -182,6 +184,7 @@ def test_a_destination_is_closed_when_its_last_object_goes(stack, tenant, jaeger
 
 
 def test_a_secret_that_is_missing_is_told_and_traced_once_it_is_there(stack, tenant, jaeger):
+    tenant.let_read("headers")
     tenant.commit(A="1")
     tenant.apply(otel=http(jaeger, headersSecretRef={"name": "headers"}))
     status = tenant.ready()
