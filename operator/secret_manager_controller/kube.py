@@ -26,6 +26,7 @@ REQUEST_TIMEOUT = 5.0
 LIST_CHUNK = 500
 """Objects a page, as client-go's pager asks for."""
 DEFAULT_KUBECONFIG = "~/.kube/config"
+PROXY_SCHEMES = ("http://", "https://")
 SOPS_SECRETS = ("sops-private-key", "sops-gpg-key", "gpg-key")
 """Secrets that hold SOPS keys by their name alone."""
 
@@ -99,7 +100,7 @@ class ApiServer:
         """
         files = kubeconfig or os.environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG
         found = any(Path(file).expanduser().is_file() for file in files.split(os.pathsep))
-        configuration = Configuration()
+        configuration = Configuration(proxy="")  # With None, it would take the proxy that the stores are reached by.
         if not found and (kubeconfig or context or "KUBERNETES_SERVICE_HOST" not in os.environ):
             raise KubeConfigError(f"there is no kubeconfig at {foreign(files)}")
         try:
@@ -111,7 +112,23 @@ class ApiServer:
         except Exception as error:  # A malformed kubeconfig raises whatever its reader stumbles over.
             what = f"kubeconfig {foreign(files)}" if found else "service account"
             raise KubeConfigError(f"the {what} is not usable: {foreign(error)}") from error
-        return cls(configuration)
+        server = cls(configuration)
+        if server.proxy and not server.proxy.startswith(PROXY_SCHEMES):
+            raise KubeConfigError(
+                f"the proxy-url of kubeconfig {foreign(files)} is {foreign(server.proxy)!r}; only http:// and https:// "
+                "proxies can be used"
+            )
+        return server
+
+    @property
+    def proxy(self) -> str | None:
+        """The kubeconfig's `proxy-url`, if there is one."""
+        return str(self.configuration.proxy) if self.configuration.proxy else None
+
+    @property
+    def server_name(self) -> str | None:
+        """The kubeconfig's `tls-server-name`: what the certificate is for, where that is not the address."""
+        return str(self.configuration.tls_server_name) if self.configuration.tls_server_name else None
 
     @property
     def url(self) -> str:
@@ -218,7 +235,14 @@ class KubeClient:
             headers["Authorization"] = authorization
         data = None if body is None else json.dumps(body)
         try:
-            async with self._session.request(method, self._server.url + path, data=data, headers=headers) as answer:
+            async with self._session.request(
+                method,
+                self._server.url + path,
+                data=data,
+                headers=headers,
+                proxy=self._server.proxy,
+                server_hostname=self._server.server_name,
+            ) as answer:
                 if answer.status == 404 and absent_ok:
                     return None
                 content = await _document(answer)

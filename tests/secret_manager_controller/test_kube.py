@@ -1,5 +1,7 @@
 """The API client against a small server: what it sends, and what it makes of any answer."""
 
+import json
+import ssl
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +9,15 @@ from aiohttp import web
 from kubernetes.client import Configuration
 
 from secret_manager_controller import kube as kube_module
-from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, ApiServer, KubeClient, KubeError
+from secret_manager_controller.controller.main import check_direct
+from secret_manager_controller.kube import (
+    SECRET_MANAGER_CONFIGS,
+    ApiServer,
+    KubeClient,
+    KubeConfigError,
+    KubeError,
+)
+from secret_manager_controller.testing import certificates
 
 PATH = SECRET_MANAGER_CONFIGS.url("team-a", "idam")
 
@@ -54,6 +64,81 @@ async def test_a_request_says_who_we_are(api, client):
     ((method, path, headers, body),) = api.requests
     assert (method, path, body) == ("GET", PATH, "")
     assert (headers["User-Agent"], headers["Authorization"]) == ("tests/1", "Bearer t0ken")
+
+
+@pytest.fixture
+def kubeconfig(tmp_path, monkeypatch):
+    """Return a function that writes a kubeconfig with fields of its cluster and loads it."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://stores.invalid:3128")
+    monkeypatch.setenv("HTTP_PROXY", "http://stores.invalid:3128")
+
+    def load(**cluster):
+        document = {
+            "clusters": [{"name": "c", "cluster": {key.replace("_", "-"): value for key, value in cluster.items()}}],
+            "users": [{"name": "u", "user": {"token": "t0ken"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path = tmp_path / "config"
+        path.write_text(json.dumps(document))
+        return ApiServer.load(kubeconfig=str(path))
+
+    return load
+
+
+async def test_a_proxy_of_the_kubeconfig_is_used_and_none_of_the_environment(api, kubeconfig):
+    api.answers += [(200, {"kind": "X"}), (200, {"kind": "Y"})]
+    async with KubeClient(kubeconfig(server="http://cluster.invalid", proxy_url=api.url), user_agent="tests/1") as kube:
+        assert await kube.get(PATH) == {"kind": "X"}
+    assert api.requests[0][2]["Host"] == "cluster.invalid"
+    async with KubeClient(kubeconfig(server=api.url), user_agent="tests/1") as kube:
+        assert await kube.get(PATH) == {"kind": "Y"}
+
+
+def test_a_proxy_that_cannot_be_used_is_told(kubeconfig):
+    with pytest.raises(KubeConfigError, match=r"the proxy-url .* only http:// and https:// proxies can be used"):
+        kubeconfig(server="https://cluster.invalid", proxy_url="socks5://127.0.0.1:1080")
+
+
+@pytest.mark.parametrize(
+    ("address", "cluster", "answers"),
+    [
+        pytest.param("localhost", {"tls_server_name": "127.0.0.1"}, True, id="its-name"),
+        pytest.param("localhost", {}, False, id="the-address-is-another"),
+        pytest.param("127.0.0.1", {"tls_server_name": "another"}, False, id="another-name"),
+    ],
+)
+async def test_the_certificate_has_to_be_for_the_kubeconfigs_server_name(
+    tmp_path, kubeconfig, address, cluster, answers
+):
+    certificates.write_serving_certificate(tmp_path, address="127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    app = web.Application()
+
+    async def answer(_):
+        return web.json_response({"kind": "X"})
+
+    app.router.add_get("/{tail:.*}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    url = f"https://{address}:{runner.addresses[0][1]}"
+    server = kubeconfig(server=url, certificate_authority=str(tmp_path / "ca.crt"), **cluster)
+    async with KubeClient(server, user_agent="tests/1") as kube:
+        if answers:
+            assert await kube.get(PATH) == {"kind": "X"}
+        else:
+            with pytest.raises(KubeError, match="ClientConnectorCertificateError"):
+                await kube.get(PATH)
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("field", ["proxy-url", "tls-server-name"])
+def test_the_controller_refuses_a_way_that_its_watches_cannot_take(kubeconfig, field):
+    server = kubeconfig(server="https://cluster.invalid", **{field.replace("-", "_"): "http://proxy.invalid"})
+    with pytest.raises(KubeConfigError, match=f"the kubeconfig has a {field}, which msmctl alone can use"):
+        check_direct(server)
 
 
 async def test_an_absent_object_is_none(api, client):

@@ -175,10 +175,23 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         server = ApiServer.load()
+        check_direct(server)
         informer = KopfInformer(server, policies=settings.tenancy_mode is Mode.ISOLATED)
         asyncio.run(run(settings, server, informer, asyncio.Event()))
     except (KubeConfigError, StartupError, WatchLost) as error:
         sys.exit(_told(error, code=1))
+
+
+def check_direct(server: ApiServer) -> None:
+    """Refuse a kubeconfig whose way to the API server the watches could not take.
+
+    Raises:
+        KubeConfigError: it names a proxy, or a server name of its own.
+    """
+    for field, value in (("proxy-url", server.proxy), ("tls-server-name", server.server_name)):
+        if value is not None:
+            told = "watches reach the API server directly and under its own name"
+            raise KubeConfigError(f"the kubeconfig has a {field}, which msmctl alone can use: {told}; remove it")
 
 
 def _told(error: Exception, *, code: int) -> int:
