@@ -8,24 +8,20 @@ when its last key leaves. Nothing here may block: a queue that is full drops, an
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
-import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
-import requests
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
 
+from controller_telemetry.direct import DirectSession
 from controller_telemetry.spans import NO_TRACER
 
 T = TypeVar("T")
@@ -264,21 +260,6 @@ class _Told(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-class _DirectSession(requests.Session):
-    """Goes nowhere but to the address that it is given: no redirect, no proxy, no login of the environment."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trust_env = False
-
-    def request(self, *args: Any, **options: Any) -> requests.Response:
-        """Make a request; a redirect counts as a refusal, since it would take the headers elsewhere."""
-        answer = super().request(*args, **{**options, "allow_redirects": False})
-        if answer.is_redirect:
-            answer.status_code = HTTPStatus.MISDIRECTED_REQUEST
-        return answer
-
-
 def otlp_exporter(destination: Destination) -> SpanExporter:
     """Return the exporter for a destination. The environment has no say in it; see `without_ambient_settings`."""
     headers = dict(destination.headers)
@@ -297,24 +278,12 @@ def otlp_exporter(destination: Destination) -> SpanExporter:
         )
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as by_http  # noqa: PLC0415
 
-    certificates = None if destination.ca is None else _certificate_file(destination.ca)
-    exporter = by_http.OTLPSpanExporter(
+    return by_http.OTLPSpanExporter(
         endpoint=destination.endpoint,
-        certificate_file=None if certificates is None else str(certificates),
         headers=headers,
         timeout=EXPORT_TIMEOUT,
-        session=_DirectSession(),
+        session=DirectSession(destination.ca),
     )
-    if certificates is not None:
-        weakref.finalize(exporter, certificates.unlink, missing_ok=True)
-    return exporter
-
-
-def _certificate_file(certificates: bytes) -> Path:
-    """Write certificates, which are public, into the file that the exporter wants."""
-    with tempfile.NamedTemporaryFile(prefix="otlp-ca-", suffix=".pem", delete=False) as file:
-        file.write(certificates)
-    return Path(file.name)
 
 
 def without_ambient_settings(environment: MutableMapping[str, str]) -> dict[str, str]:

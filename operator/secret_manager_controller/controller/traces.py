@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from opentelemetry.trace import Tracer
 from opentelemetry.util.re import parse_env_headers
 
+from controller_telemetry.direct import tls_context
 from controller_telemetry.export import MAX_DESTINATIONS, MAX_TRACERS, Destination, Tracers, TraceSettings
 from controller_telemetry.spans import NO_TRACER
 from secret_manager_controller import __version__
@@ -104,7 +105,7 @@ class ObjectTraces:
         ca = None
         if otel.ca_secret_ref is not None:
             secret = await self._secret(namespace, otel.ca_secret_ref.name, field="caSecretRef")
-            ca = _entry(secret, otel.ca_secret_ref.key, field="caSecretRef")
+            ca = _certificates_of(secret, otel.ca_secret_ref.key)
         grpc = None if otel.protocol is None else otel.protocol is OtlpProtocol.GRPC
         return destination_of(otel.endpoint, grpc=grpc, headers=headers, ca=ca)
 
@@ -164,10 +165,16 @@ def default_settings(environment: Environment) -> TraceSettings | None:
 
 
 def _certificates(path: str | None) -> bytes | None:
+    if not path:
+        return None
     try:
-        return Path(path).read_bytes() if path else None
+        certificates = Path(path).read_bytes()
+        tls_context(certificates)
+    except ValueError as error:
+        raise ValueError(f"OTEL_EXPORTER_OTLP_CERTIFICATE={path!r} holds no certificates in PEM") from error
     except OSError as error:
         raise ValueError(f"OTEL_EXPORTER_OTLP_CERTIFICATE={path!r} cannot be read: {error.strerror}") from error
+    return certificates
 
 
 def destination_of(
@@ -202,6 +209,16 @@ def _entry(secret: Mapping[str, bytes], key: str, *, field: str) -> bytes:
         message = f"the Secret of spec.otel.{field} has no data key {key!r}"
         raise PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)
     return value
+
+
+def _certificates_of(secret: Mapping[str, bytes], key: str) -> bytes:
+    certificates = _entry(secret, key, field="caSecretRef")
+    try:
+        tls_context(certificates)
+    except ValueError:
+        message = f"data key {key!r} of the Secret of spec.otel.caSecretRef holds no certificates in PEM"
+        raise PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message) from None
+    return certificates
 
 
 def _header(value: bytes, name: str) -> str:

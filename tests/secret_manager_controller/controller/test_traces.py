@@ -2,8 +2,10 @@
 
 import base64
 import re
+from pathlib import Path
 
 import pytest
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from controller_telemetry import export
 from controller_telemetry.export import Tracers
@@ -17,6 +19,7 @@ from secret_manager_controller.kube import SECRETS, KubeError
 from secret_manager_controller.model.spec import parse_spec
 
 TOKEN = "canary-token-8a1"
+AUTHORITY = Path(DEFAULT_CA_BUNDLE_PATH).read_bytes()
 
 
 class Closed:
@@ -99,7 +102,7 @@ async def test_the_resource_names_service_version_and_environment(bench):
 
 async def test_headers_and_certificates_come_from_secrets_of_the_namespace(bench):
     bench.secret("headers", x_token=TOKEN)
-    bench.secret("ca", ca_crt="PEM")
+    bench.secret("ca", ca_crt=AUTHORITY.decode())
     otel = {
         "type": "Otlp",
         "endpoint": "https://o:4317",
@@ -107,7 +110,16 @@ async def test_headers_and_certificates_come_from_secrets_of_the_namespace(bench
         "caSecretRef": {"name": "ca", "key": "ca-crt"},
     }
     destination = (await bench.settings(otel)).destination
-    assert (destination.headers, destination.ca) == ((("x-token", TOKEN),), b"PEM")
+    assert (destination.headers, destination.ca) == ((("x-token", TOKEN),), AUTHORITY)
+
+
+async def test_an_authority_that_is_none_is_told(bench):
+    bench.secret("ca", ca_crt=TOKEN)
+    otel = {"type": "Otlp", "endpoint": "https://o:4317", "caSecretRef": {"name": "ca", "key": "ca-crt"}}
+    assert await bench.settings(otel) is None
+    assert (
+        bench.problem.message == "data key 'ca-crt' of the Secret of spec.otel.caSecretRef holds no certificates in PEM"
+    )
 
 
 async def test_a_rotated_header_works_without_a_restart(bench):
@@ -217,6 +229,7 @@ def test_the_variables_name_service_protocol_and_attributes():
     [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "='http/json': expected grpc or http/protobuf"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "='/nowhere' cannot be read: No such file or directory"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/null", "='/dev/null' holds no certificates in PEM"),
         ("OTEL_TRACES_EXPORTER", "console", "='console': expected otlp or none"),
     ],
 )
@@ -226,14 +239,14 @@ def test_a_variable_that_cannot_be_used_is_told(variable, value, told):
 
 
 def test_the_variables_name_an_authority_and_a_base_path(tmp_path):
-    (tmp_path / "ca.crt").write_bytes(b"PEM")
+    (tmp_path / "ca.crt").write_bytes(AUTHORITY)
     settings = default_settings(
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "https://a:4318/otlp/",
             "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.crt"),
         }
     )
-    assert (settings.destination.endpoint, settings.destination.ca) == ("https://a:4318/otlp/v1/traces", b"PEM")
+    assert (settings.destination.endpoint, settings.destination.ca) == ("https://a:4318/otlp/v1/traces", AUTHORITY)
 
 
 async def test_an_exporter_that_cannot_be_made_is_told_by_its_type_and_costs_nothing_else(kube):

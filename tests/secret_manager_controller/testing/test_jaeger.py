@@ -69,13 +69,37 @@ def test_what_was_sent_is_given_back(server, kind):
     assert trace in server.everything(trace)
 
 
-def test_who_does_not_log_in_is_refused(server):
+def test_who_does_not_log_in_is_refused_until_the_header_is_rotated(server):
     tracers = Tracers()
-    destination = Destination(server.guarded_http + "/v1/traces", grpc=False, ca=server.ca)
-    with traced(tracers.tracer("k", TraceSettings(destination, ())), "work"):
-        pass
+
+    def work(**headers):
+        destination = Destination(
+            server.guarded_http + "/v1/traces", grpc=False, headers=tuple(headers.items()), ca=server.ca
+        )
+        with traced(tracers.tracer("k", TraceSettings(destination, ())), "work") as opened:
+            return f"{opened.get_span_context().trace_id:032x}"
+
+    work(authorization="Basic wrong")
+    trace = work(authorization=server.login["Authorization"].decode())
+    tracers.shutdown(10)
+    assert (tracers.counters.exported, tracers.counters.failed) == (1, 1)
+    assert [span.name for span in server.whole(trace, last="work")] == ["work"]
+
+
+@pytest.mark.parametrize("kind", ["guarded_grpc", "guarded_http"])
+@pytest.mark.parametrize(
+    ("host", "trusted"), [("127.0.0.1", False), ("localhost", True)], ids=["unknown authority", "other host's name"]
+)
+def test_a_server_that_cannot_prove_who_it_is_gets_nothing(server, kind, host, trusted):
+    tracers = Tracers()
+    endpoint = getattr(server, kind).replace("127.0.0.1", host) + ("" if kind.endswith("grpc") else "/v1/traces")
+    headers = tuple((name, value.decode()) for name, value in server.login.items())
+    destination = Destination(endpoint, grpc=kind.endswith("grpc"), headers=headers, ca=server.ca if trusted else None)
+    with traced(tracers.tracer("k", TraceSettings(destination, ())), "work") as opened:
+        trace = f"{opened.get_span_context().trace_id:032x}"
     tracers.shutdown(10)
     assert (tracers.counters.exported, tracers.counters.failed) == (0, 1)
+    assert server.spans(trace) == []
 
 
 def test_a_trace_that_does_not_come_is_told(server, monkeypatch):
