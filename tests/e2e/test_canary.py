@@ -179,100 +179,137 @@ def found(stack, encrypt, example_recipient, pgp_encrypt, kustomize_binary, tmp_
     return found
 
 
-def run(found, stack, encrypt, recipient, pgp_encrypt, tenants):
-    """Let values go through everything that can happen to them."""
+class Course:
+    """What values go through, one step after the other."""
 
-    def canary(name, decoration=""):
-        found.canaries[name] = Canary(decoration)
-        return found.canaries[name].value
+    def __init__(self, found, stack, encrypt, recipient, tenants):
+        self.found = found
+        self.stack = stack
+        self.tenants = tenants
+        self._encrypt = encrypt
+        self._recipient = recipient
 
-    def tenant(label):
-        tenants.append(Tenant(stack, f"canary-{label}"))
-        return tenants[-1]
+    def canary(self, name, decoration=""):
+        self.found.canaries[name] = Canary(decoration)
+        return self.found.canaries[name].value
 
-    def refused(label, reason, files, **spec):
-        one = tenant(label)
+    def encrypt(self, text, *, recipient=None, **options):
+        return self._encrypt(text, recipient or self._recipient, **options)
+
+    def tenant(self, label):
+        self.tenants.append(Tenant(self.stack, f"canary-{label}"))
+        return self.tenants[-1]
+
+    def refused(self, label, reason, files, **spec):
+        one = self.tenant(label)
         one.commit(files)
         one.apply(**spec)
-        found.statuses[label] = one.ready(reason=reason)
+        self.found.statuses[label] = one.ready(reason=reason)
 
-    # Success, in all formats, and what follows it: a change, a value changed by hand, an answer that was lost.
-    good = tenant("good")
-    nested = f'a:\n  b: "{canary("yaml", "+&=%")}"\n  c: ["{canary("yaml list")}"]\n'
+
+def sync_in_all_formats(course):
+    """Success, and what follows it: a change, a value changed by hand, an answer that was lost."""
+    good = course.tenant("good")
+    nested = f'a:\n  b: "{course.canary("yaml", "+&=%")}"\n  c: ["{course.canary("yaml list")}"]\n'
     files = {
-        ENV: encrypt(f"A={canary('dotenv', '/+&=%')}\nB={canary('lost')}\n", recipient),
-        YAML: encrypt(nested, recipient, kind="yaml"),
-        PROPERTIES: f"url={canary('plain properties')}\n",
+        ENV: course.encrypt(f"A={course.canary('dotenv', '/+&=%')}\nB={course.canary('lost')}\n"),
+        YAML: course.encrypt(nested, kind="yaml"),
+        PROPERTIES: f"url={course.canary('plain properties')}\n",
     }
     good.commit(files)
-    stack.aws.fail("CreateSecret", "InternalServiceError", 0, commit=True, times=4, name=good.name("B"))
+    course.stack.aws.fail("CreateSecret", "InternalServiceError", 0, commit=True, times=4, name=good.name("B"))
     good.apply(prune=True, deletionPolicy="Delete")
     good.ready()
-    assert good.values()["a.b"] == found.canaries["yaml"].value.encode()
-    good.applied(good.commit(files | {ENV: encrypt(f"A={canary('changed')}\n", recipient)}))
-    stack.aws.put_by_hand(good.name("A"), canary("by hand").encode())
+    assert good.values()["a.b"] == course.found.canaries["yaml"].value.encode()
+    good.applied(good.commit(files | {ENV: course.encrypt(f"A={course.canary('changed')}\n")}))
+    course.stack.aws.put_by_hand(good.name("A"), course.canary("by hand").encode())
     good.reconcile()
-    assert good.values()["A"] == found.canaries["changed"].value.encode()
-    stack.delete(good.path)
-    stack.wait("the object to be gone", lambda: not good.body())
+    assert good.values()["A"] == course.found.canaries["changed"].value.encode()
+    course.stack.delete(good.path)
+    course.stack.wait("the object to be gone", lambda: not good.body())
 
-    # A PGP key, unwrapped by gpg.
+
+def unwrap_by_gpg(course, pgp_encrypt):
     key = ROOT / "examples" / "keys" / "EXAMPLE-ONLY.pgp.asc"
-    pgp = tenant("pgp")
-    stack.create_secret(pgp.namespace, "sops-gpg-key", {"private-key": key.read_bytes()})
-    pgp.commit({ENV: pgp_encrypt(f"A={canary('pgp')}\n")})
+    pgp = course.tenant("pgp")
+    course.stack.create_secret(pgp.namespace, "sops-gpg-key", {"private-key": key.read_bytes()})
+    pgp.commit({ENV: pgp_encrypt(f"A={course.canary('pgp')}\n")})
     pgp.apply()
     pgp.ready()
-    assert pgp.values() == {"A": found.canaries["pgp"].value.encode()}
+    assert pgp.values() == {"A": course.found.canaries["pgp"].value.encode()}
 
-    # Builds by kustomize: one that works, and those of which kustomize would quote a value.
-    built = tenant("built")
+
+def build(course):
+    """Builds by kustomize: one that works, and those of which kustomize would quote a value."""
+    built = course.tenant("built")
     spec = {"secrets": {"environment": "dev", "kustomizePath": "o", "prefix": built.namespace}}
     generator = "secretGenerator: [{name: g, envs: [a.env]}]\n"
     secret = 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\nstringData:\n  B: "{}"\n'
     overlay = {
         "o/kustomization.yaml": f"resources: [s.yaml]\n{generator}",
-        "o/a.env": encrypt(f"A={canary('built env', '/+&=%')}\n", recipient),
-        "o/s.yaml": encrypt(secret.format(canary("built manifest")), recipient, kind="yaml"),
+        "o/a.env": course.encrypt(f"A={course.canary('built env', '/+&=%')}\n"),
+        "o/s.yaml": course.encrypt(secret.format(course.canary("built manifest")), kind="yaml"),
     }
     built.commit(overlay)
     built.apply(**spec)
     built.ready()
-    assert built.values()["A"] == found.canaries["built env"].value.encode()
-    lost = (
-        f"patches:\n- patch: |\n    kind: Secret\n    apiVersion: v1\n    metadata: {{name: {canary('plain patch')}}}\n"
+    assert built.values()["A"] == course.found.canaries["built env"].value.encode()
+    lost = f"patches:\n- patch: |\n    kind: Secret\n    apiVersion: v1\n    metadata: {{name: {course.canary('plain patch')}}}\n"
+    course.refused(
+        "no-target", "BuildFailed", overlay | {"o/kustomization.yaml": f"resources: [s.yaml]\n{lost}"}, **spec
     )
-    refused("no-target", "BuildFailed", overlay | {"o/kustomization.yaml": f"resources: [s.yaml]\n{lost}"}, **spec)
-    broken = encrypt(f"A={canary('built line')}\n", recipient, kind="binary")
+    broken = course.encrypt(f"A={course.canary('built line')}\n", kind="binary")
     generated = "resources: [broken.yaml]\n"
-    refused("no-manifest", "BuildFailed", {"o/kustomization.yaml": generated, "o/broken.yaml": broken}, **spec)
+    course.refused("no-manifest", "BuildFailed", {"o/kustomization.yaml": generated, "o/broken.yaml": broken}, **spec)
 
-    # A store that refuses.
-    denied = tenant("denied")
+
+def be_refused_by_the_store(course):
+    denied = course.tenant("denied")
     for operation in ("CreateSecret", "PutSecretValue"):
-        stack.aws.fail(operation, "InvalidRequestException", 400, name=denied.name("A"), times=9)
-    denied.commit({ENV: encrypt(f"A={canary('denied')}\n", recipient)})
+        course.stack.aws.fail(operation, "InvalidRequestException", 400, name=denied.name("A"), times=9)
+    denied.commit({ENV: course.encrypt(f"A={course.canary('denied')}\n")})
     denied.apply()
-    found.statuses["denied"] = denied.until("a refusal", lambda status: status.get("conditions"))
+    course.found.statuses["denied"] = denied.until("a refusal", lambda status: status.get("conditions"))
 
-    # Files that are refused: encrypted ones …
+
+def be_refused_encrypted(course):
     stranger = str(pyrage.x25519.Identity.generate().to_public())
-    text = encrypt(f"A={canary('tampered one')}\nB={canary('tampered other')}\n", recipient).decode()
+    text = course.encrypt(f"A={course.canary('tampered one')}\nB={course.canary('tampered other')}\n").decode()
     without = "".join(line for line in text.splitlines(True) if not line.startswith("B="))
-    refused("wrong-key", "DecryptionFailed", {ENV: encrypt(f"A={canary('wrong key')}\n", stranger)})
-    refused("tampered", "DecryptionFailed", {ENV: without})
-    refused("readable", "DecryptionFailed", {ENV: f"X={canary('plain readable')}\n{text}"})
-    large = encrypt(f"A={canary('too large') * 3000}\n", recipient)
-    refused("too-large", "ValueTooLarge", {ENV: large})
-    collision = f'a b: "{canary("collision one")}"\na_b: "{canary("collision other")}"\n'
-    refused("collision", "NameCollision", {YAML: encrypt(collision, recipient, kind="yaml")})
-    refused("internal", "InternalError", {ENV: encrypt(f"BOOM={canary('internal error', '+/')}\n", recipient)})
-    # … and broken ones that nobody encrypted, the value beside the fault.
-    refused("no-yaml", "InvalidDocument", {YAML: f"a: [{canary('plain yaml')}\nb: 2"})
-    refused("key-twice", "InvalidDocument", {YAML: f"a: {canary('plain one')}\na: {canary('plain other')}\n"})
-    refused("not-utf-8", "InvalidDocument", {ENV: f"A={canary('plain bytes')}".encode() + b"\xff\n"})
-    refused("crlf", "InvalidDocument", {ENV: f"A={canary('plain crlf')}\r\n"})
-    refused("no-dotenv", "InvalidDocument", {ENV: f"{canary('plain line')}\n"})
+    course.refused(
+        "wrong-key", "DecryptionFailed", {ENV: course.encrypt(f"A={course.canary('wrong key')}\n", recipient=stranger)}
+    )
+    course.refused("tampered", "DecryptionFailed", {ENV: without})
+    course.refused("readable", "DecryptionFailed", {ENV: f"X={course.canary('plain readable')}\n{text}"})
+    large = course.encrypt(f"A={course.canary('too large') * 3000}\n")
+    course.refused("too-large", "ValueTooLarge", {ENV: large})
+    collision = f'a b: "{course.canary("collision one")}"\na_b: "{course.canary("collision other")}"\n'
+    course.refused("collision", "NameCollision", {YAML: course.encrypt(collision, kind="yaml")})
+    course.refused(
+        "internal", "InternalError", {ENV: course.encrypt(f"BOOM={course.canary('internal error', '+/')}\n")}
+    )
+
+
+def be_refused_in_the_clear(course):
+    """Broken files that nobody encrypted, the value beside the fault."""
+    course.refused("no-yaml", "InvalidDocument", {YAML: f"a: [{course.canary('plain yaml')}\nb: 2"})
+    course.refused(
+        "key-twice", "InvalidDocument", {YAML: f"a: {course.canary('plain one')}\na: {course.canary('plain other')}\n"}
+    )
+    course.refused("not-utf-8", "InvalidDocument", {ENV: f"A={course.canary('plain bytes')}".encode() + b"\xff\n"})
+    course.refused("crlf", "InvalidDocument", {ENV: f"A={course.canary('plain crlf')}\r\n"})
+    course.refused("no-dotenv", "InvalidDocument", {ENV: f"{course.canary('plain line')}\n"})
+
+
+def run(found, stack, encrypt, recipient, pgp_encrypt, tenants):
+    """Let values go through everything that can happen to them."""
+    course = Course(found, stack, encrypt, recipient, tenants)
+    sync_in_all_formats(course)
+    unwrap_by_gpg(course, pgp_encrypt)
+    build(course)
+    be_refused_by_the_store(course)
+    be_refused_encrypted(course)
+    be_refused_in_the_clear(course)
 
 
 def look(found, stack, controller, tenants):
