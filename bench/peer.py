@@ -3,7 +3,8 @@
 Both keep the same secrets in AWS Secrets Manager, look at them every minute, and work on ten objects at a time: ours
 from files in Git, the peer from Kubernetes Secrets. One after the other they bring everything into the store, pass a
 minute in which nothing changes, and put back a value that was changed by hand. The AWS server has no quotas, so
-neither has the controller here. The last line is JSON.
+neither has the controller here; it takes its time for each request, as AWS does, for either of the two the same. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,6 +41,8 @@ QUIET = 60.0  # Seconds without a change: each object's turn comes once.
 SETTLE = 5.0  # Seconds after the last object is ready, for what is still under way.
 LONGEST_SYNC = 300.0
 LOOK = 0.25  # Seconds between two looks, each one request: they take from both what they need themselves.
+LATENCY = 20.0
+"""Milliseconds that the AWS server takes for a request: within a region AWS takes 10 to 200."""
 LONGEST_REPAIR = 150.0  # Seconds; both look every minute.
 
 
@@ -257,6 +261,7 @@ def main() -> None:
     """Measure both and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=10, help="how many objects (10)")
+    parser.add_argument("--latency", type=float, default=LATENCY, help="milliseconds that AWS takes a request (20)")
     parser.add_argument("--each", type=int, default=100, help="how many secrets each of them has (100)")
     arguments = parser.parse_args()
     etcd, kube_apiserver, flux_crds, binary, crds = built(
@@ -265,8 +270,10 @@ def main() -> None:
     size = {"objects": arguments.objects, "each": arguments.each}
     figures: dict[str, Figures] = {}
     with Stack.start(etcd=etcd, kube_apiserver=kube_apiserver, flux_crds=flux_crds) as stack:
+        stack.aws.hang("*", arguments.latency / 1000, times=sys.maxsize)
         figures["ours"] = ours(stack, **size)
         stack.aws.reset()
+        stack.aws.hang("*", arguments.latency / 1000, times=sys.maxsize)
         figures["peer"] = peer(stack, **size, binary=binary, crds=crds)
     print(json.dumps({name: asdict(each) for name, each in figures.items()}))
 

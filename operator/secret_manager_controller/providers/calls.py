@@ -108,9 +108,35 @@ class Requests:
             OwnershipLost: the fence closed; nothing was sent since.
         """
         numbers, made = itertools.count(1), itertools.count(1)
+        started = time.monotonic()
+
+        async def once() -> T:
+            if before is not None and (outcome := await before(next(numbers))) is not None:
+                return outcome
+            asked = {Attribute.PROVIDER: self._provider, Attribute.OPERATION: operation}
+            with step(f"{self._provider} {operation}", asked | {Attribute.ATTEMPT: next(made)}) as span:
+                outcome = await self._once(operation, ask, fence)
+                told(span, {Attribute.CODE: outcome.code if isinstance(outcome, Refusal) else "OK"})
+                if isinstance(outcome, Refusal):
+                    span.set_status(StatusCode.ERROR)
+                return outcome
+
+        outcome = await once()
+        if not isinstance(outcome, Refusal):
+            return outcome  # Nearly all: tenacity would cost these a twentieth more.
+        first: list[T] = [outcome]
+
+        async def attempt() -> T:
+            return first.pop() if first else await once()
+
+        return await self._again(attempt, again, started=started)
+
+    async def _again(
+        self, attempt: Callable[[], Awaitable[T]], again: Callable[[Refusal], bool], *, started: float
+    ) -> T:
+        """Make attempts as long as they may help, and return the last outcome; the first attempt was refused."""
         first, longest = self._retries.first_wait, self._retries.longest_wait
         backoff = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first)
-        started = time.monotonic()
 
         def wait(state: tenacity.RetryCallState) -> float:
             return max(backoff(state), _refusal(state).retry_after or 0.0)
@@ -125,19 +151,7 @@ class Requests:
             stop=stop,
             retry_error_callback=_refusal,
         )
-
-        async def once() -> T:
-            if before is not None and (outcome := await before(next(numbers))) is not None:
-                return outcome
-            asked = {Attribute.PROVIDER: self._provider, Attribute.OPERATION: operation}
-            with step(f"{self._provider} {operation}", asked | {Attribute.ATTEMPT: next(made)}) as span:
-                outcome = await self._once(operation, ask, fence)
-                told(span, {Attribute.CODE: outcome.code if isinstance(outcome, Refusal) else "OK"})
-                if isinstance(outcome, Refusal):
-                    span.set_status(StatusCode.ERROR)
-                return outcome
-
-        return await attempts(once)
+        return await attempts(attempt)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Return what `work` returns; it may block, for as long as a request at most.

@@ -17,7 +17,7 @@ from secret_manager_controller.providers.aws_calls import Requests
 from secret_manager_controller.providers.aws_clients import SharedClients
 from secret_manager_controller.providers.aws_errors import Refusal
 from secret_manager_controller.providers.calls import RetryPolicy
-from secret_manager_controller.providers.threads import PLACE_THREADS, SLOW, SLOW_IN_A_ROW, PlaceResting
+from secret_manager_controller.providers.threads import PLACE_THREADS, SLOW, SLOW_IN_A_ROW, THREADS, PlaceResting
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 
 GHOST = RemoteSecret(SecretName("absent"), None, ME)
@@ -104,8 +104,8 @@ class TestTime:
 
     async def test_waiting_for_a_thread_does_not_age_the_fence(self, aws, provider):
         """The fence is checked when a thread is free, not when the call is made."""
-        aws.hang("GetSecretValue", 0.2, times=16)
-        looks = asyncio.gather(*(provider.read([GHOST]) for _ in range(16)))
+        aws.hang("GetSecretValue", 0.2, times=THREADS)
+        looks = asyncio.gather(*(provider.read([GHOST]) for _ in range(THREADS)))
         await asyncio.sleep(0.1)
         fence = CountingFence(allowed=0)
         write = asyncio.create_task(create(provider, fence=fence))
@@ -117,11 +117,11 @@ class TestTime:
 
 
 class TestThreads:
-    async def test_a_hundred_logins_share_sixteen(self, aws, make_provider):
+    async def test_a_hundred_logins_share_the_threads(self, aws, make_provider):
         before = set(threading.enumerate())
         logins = [make_provider(login=aws.add_access_key(f"AKIA{number}", "x")) for number in range(100)]
         await asyncio.gather(*(provider.read([GHOST]) for provider in logins))
-        assert 0 < len(set(threading.enumerate()) - before) <= 16
+        assert 0 < len(set(threading.enumerate()) - before) <= THREADS
         assert len({call.who for call in aws.calls()}) == 100
 
     async def test_closing_waits_for_requests_under_way(self, aws, make_provider):
@@ -141,7 +141,7 @@ class TestThreads:
 
 
 async def test_a_region_that_does_not_answer_is_soon_asked_no_more(aws, make_provider, monkeypatch):
-    """Forty logins to it take twelve threads once, and another region's objects go on."""
+    """Forty logins to it take a place's threads once, and another region's objects go on."""
     monkeypatch.setattr(aws_clients, "READ_TIMEOUT", SLOW + 0.1)
     monkeypatch.setattr(aws_clients, "SHARED_CLIENTS", SharedClients())
     asked, over = [], asyncio.Event()

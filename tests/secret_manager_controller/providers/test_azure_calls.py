@@ -22,6 +22,7 @@ from secret_manager_controller.providers.azure_calls import Answer, ask
 from secret_manager_controller.providers.azure_errors import NO_SUCH_HOST, AzureRefusal
 from secret_manager_controller.providers.azure_transport import Transport
 from secret_manager_controller.providers.calls import RetryPolicy
+from secret_manager_controller.providers.threads import THREADS
 from secret_manager_controller.testing.contract_subject import ME, REVISION, desired
 
 GHOST = RemoteSecret(SecretName("absent"), None, ME)
@@ -154,10 +155,10 @@ class TestTime:
 
 
 class TestThreads:
-    async def test_many_logins_share_sixteen(self, make_azure):
+    async def test_many_logins_share_the_threads(self, make_azure):
         before = set(threading.enumerate())
         await asyncio.gather(*(make_azure().read([GHOST]) for _ in range(40)))
-        assert 0 < len(set(threading.enumerate()) - before) <= 16
+        assert 0 < len(set(threading.enumerate()) - before) <= THREADS
 
     async def test_closing_waits_for_requests_under_way(self, azure, make_azure):
         provider = make_azure()

@@ -19,6 +19,7 @@ from secret_manager_controller.providers import gcp_api
 from secret_manager_controller.providers.calls import RetryPolicy
 from secret_manager_controller.providers.gcp import GcpEndpoints
 from secret_manager_controller.providers.gcp_api import Connection, check_url, request, secret_manager_url
+from secret_manager_controller.providers.threads import THREADS
 from secret_manager_controller.testing.contract_subject import ME, REVISION, CountingFence, desired
 from secret_manager_controller.testing.gcp import GcpServer
 
@@ -114,8 +115,8 @@ class TestTime:
     async def test_waiting_for_a_thread_does_not_age_the_fence(self, gcp, gcp_provider):
         """The fence is checked when a thread is free, not when the call is made."""
         await gcp_provider.observe([], mark=ME)
-        gcp.hang("AccessSecretVersion", 0.2, times=16)
-        reads = asyncio.create_task(gcp_provider.read([GHOST] * 16))
+        gcp.hang("AccessSecretVersion", 0.2, times=THREADS)
+        reads = asyncio.create_task(gcp_provider.read([GHOST] * THREADS))
         await asyncio.sleep(0.1)
         fence = CountingFence(allowed=0)
         write = asyncio.create_task(create(gcp_provider, fence=fence))
@@ -135,11 +136,11 @@ class TestTime:
 
 
 class TestThreads:
-    async def test_many_logins_share_sixteen(self, make_gcp):
+    async def test_many_logins_share_the_threads(self, make_gcp):
         before = set(threading.enumerate())
         await asyncio.gather(*(make_gcp().read([GHOST]) for _ in range(40)))
         used = {thread for thread in set(threading.enumerate()) - before if "provider" in thread.name}
-        assert 0 < len(used) <= 16
+        assert 0 < len(used) <= THREADS
 
     async def test_closing_waits_for_requests_under_way(self, gcp, make_gcp):
         provider = make_gcp()
