@@ -107,11 +107,12 @@ class Dispatcher:
 
         Args:
             existing: the resourceVersions of all objects, by key.
-            listed: whether the watch has shown its first listing; until then, an object without a record comes by
-                itself, and would be reconciled twice.
+            listed: whether the watch has shown its first listing; until then, what it has not shown comes by itself, and
+                would be reconciled twice. What changes meanwhile must not keep that from ending, either.
         """
         ghosts, unseen = self._cache.ghosts(existing), self.unseen(existing)
-        missed = [*ghosts, *(key for key, version in existing.items() if self._copies.behind(key, version))]
+        late = [key for key, version in existing.items() if listed and self._copies.behind(key, version)]
+        missed = [*ghosts, *late]
         for key in missed:
             self._copies.distrust(key)
         for key in (*missed, *(unseen if listed else ())):

@@ -244,6 +244,14 @@ async def test_the_first_listing_is_waited_for_without_another(bench, monkeypatc
     assert bench.kube.done("list").count(SECRET_MANAGER_CONFIGS.url()) == 2
 
 
+async def test_what_changes_while_the_first_listing_comes_in_does_not_keep_it_from_ending(bench):
+    path = SECRET_MANAGER_CONFIGS.url("team", "a")
+    bench.dispatcher.object_seen(bench.kube.put(path, **smc()))
+    bench.queued()
+    bench.kube.put(path, **smc())
+    assert (await bench.sweeper.sweep(), bench.queued()) == (0, [])
+
+
 async def test_before_the_first_listing_is_in_the_unseen_are_counted_but_not_queued(bench):
     bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), metadata={"namespace": "team", "name": "a"})
     assert await bench.sweeper.sweep() == 1
