@@ -107,8 +107,8 @@ class Dispatcher:
 
         Args:
             existing: the resourceVersions of all objects, by key.
-            listed: whether the watch has shown its first listing; until then, what it has not shown comes by itself, and
-                would be reconciled twice. What changes meanwhile must not keep that from ending, either.
+            listed: whether the watch has shown its first listing; until then, what it has not shown comes by itself,
+                and would be reconciled twice. What changes meanwhile must not keep that from ending, either.
         """
         ghosts, unseen = self._cache.ghosts(existing), self.unseen(existing)
         late = [key for key, version in existing.items() if listed and self._copies.behind(key, version)]
