@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Real parts that the tests run against; built once and cached by version.
-TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller jaeger
+TEST_PARTS := etcd kube-apiserver kustomize sops helm flux-crds argocd-crds source-controller jaeger prometheus promtool
 BENCH_PARTS := etcd kube-apiserver kustomize flux-crds
 DEMO_PARTS := $(BENCH_PARTS) argocd-crds jaeger
 WORKERS ?= auto
@@ -28,7 +28,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-parts: ## Build etcd, kube-apiserver, source-controller, jaeger and others into the cache (20 minutes once, nothing later).
+parts: ## Build etcd, kube-apiserver, source-controller, jaeger and others into the cache (25 minutes once, nothing later).
 	@$(PYTHON) tools/build.py $(TEST_PARTS) >/dev/null
 
 demo: $(READY) ## Show the main job on a real API server: Git to AWS Secrets Manager, drift, one change.

@@ -67,6 +67,7 @@ class Binary:
     usual: str
     trust_assets: bool = False
     stamps: Mapping[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +206,11 @@ def build(name: str, pin: Binary, *, target: Path) -> None:
         new = Path(scratch) / name
         step = Step(f"building {title}", directory=HERE / name, log=target.parent / "build.log", progress=progress)
         # Listing downloads the modules that are needed and no others, and counts what is to be compiled.
-        step.run([go, "list", "-deps", pin.package], shows="modules are downloaded")
+        tags = f"-tags={','.join(pin.tags)}"
+        step.run([go, "list", "-deps", tags, pin.package], shows="modules are downloaded")
         total = step.names()
         stamps = "".join(f" -X {variable}={value}" for variable, value in pin.stamps.items())
-        flags = ["-v", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w{stamps}", f"-o={new}"]
+        flags = ["-v", tags, "-trimpath", "-buildvcs=false", f"-ldflags=-s -w{stamps}", f"-o={new}"]
         step.run([go, "build", *flags, pin.package], shows=f"{{}} of at most {total} packages")
         version = version_of(new, pin)
         if version != pin.version:

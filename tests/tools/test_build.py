@@ -346,6 +346,16 @@ class TestPins:
         versions = [v for module, v in self.required(name).items() if f"{pin.package}/".startswith(f"{module}/")]
         assert versions == [pin.version]
 
+    @pytest.mark.parametrize("name", ["prometheus", "promtool"])
+    def test_prometheus_is_of_the_pinned_version_though_its_module_counts_otherwise(
+        self, build: ModuleType, name: str
+    ) -> None:
+        pin = build.read_pins()[name]
+        assert f"\ntool {pin.package}\n" in (TOOLS / name / "go.mod").read_text()
+        major, minor, patch = self.required(name)["github.com/prometheus/prometheus"].split(".")
+        assert pin.version == f"{int(minor) // 100}.{int(minor) % 100}.{patch}"
+        assert set(pin.stamps.values()) == {pin.version}
+
     @pytest.mark.parametrize("name", ["flux-crds", "argocd-crds", "external-secrets-crds"])
     def test_files_are_of_the_pinned_version(self, build: ModuleType, name: str) -> None:
         pin = build.read_pins()[name]
