@@ -10,6 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller_telemetry.export import Tracers
+from lease_sharding.member import Member
+from lease_sharding.settings import Settings as ShardingSettings
+from secret_manager_controller.controller.cache import ObjectCache
+from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.object_metrics import ObjectCollector
+from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.shard_metrics import ShardCollector
+from secret_manager_controller.controller.trace_metrics import TraceCollector
+from secret_manager_controller.controller.watch_progress import WatchProgress
+from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.crd import KINDS, custom_resource_definition
 from secret_manager_controller.testing.controlplane import ControlPlane
 from secret_manager_controller.testing.stack import CONTROLLER_NAMESPACE, Stack
@@ -148,3 +159,24 @@ def start_stack(tool, render_chart):
             assert stack.refusals() == []
 
     return start
+
+
+@pytest.fixture(scope="session")
+def served_families():
+    """Return every family of series that a controller serves."""
+    settings = ShardingSettings(group="g", shards=1)
+    member, cache = Member(client=None, settings=settings, member="m", handler=None), ObjectCache(len)
+    metrics = Metrics()
+    metrics.registry.register(ShardCollector(member=member, cache=cache, queue=WorkQueue(clock=float)))
+    metrics.registry.register(TraceCollector(Tracers()))
+    metrics.registry.register(
+        ObjectCollector(
+            reasons={},
+            cache=cache,
+            sources=WatchedSources(None, {}),
+            progress=WatchProgress(float),
+            owns=bool,
+            per_object=True,
+        )
+    )
+    return list(metrics.registry.collect())

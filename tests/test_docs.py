@@ -6,14 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller_telemetry.export import Tracers
-from lease_sharding.member import Member
-from lease_sharding.settings import Settings as ShardingSettings
-from secret_manager_controller.controller.cache import ObjectCache
-from secret_manager_controller.controller.metrics import Metrics
-from secret_manager_controller.controller.queue import WorkQueue
-from secret_manager_controller.controller.shard_metrics import ShardCollector
-from secret_manager_controller.controller.trace_metrics import TraceCollector
 from secret_manager_controller.errors import Reason
 from secret_manager_controller.model.annotations import GROUP
 from secret_manager_controller.model.spec import parse_spec
@@ -62,19 +54,13 @@ def test_every_reason_has_its_line_in_the_operations_page(reason):
     assert re.search(rf"^\| `{reason}` \| .+ \|", OPERATIONS, re.MULTILINE)
 
 
-def test_every_metric_has_its_line_in_the_operations_page():
+def test_every_metric_has_its_line_in_the_operations_page(served_families):
     told = set(re.findall(r"`(secret_manager_\w+)", OPERATIONS))
     served = set()
-    for family in (*Metrics().registry.collect(), *shard_series(), *TraceCollector(Tracers()).collect()):
+    for family in served_families:
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         served.add(family.name + suffix)
     assert served == told
-
-
-def shard_series():
-    settings = ShardingSettings(group="g", shards=1)
-    member = Member(client=None, settings=settings, member="m", handler=None)
-    return ShardCollector(member=member, cache=ObjectCache(len), queue=WorkQueue(clock=lambda: 0.0)).collect()
 
 
 def test_every_setting_has_its_line_in_the_operations_page():

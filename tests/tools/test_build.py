@@ -352,7 +352,7 @@ class TestPins:
     ) -> None:
         pin = build.read_pins()[name]
         assert f"\ntool {pin.package}\n" in (TOOLS / name / "go.mod").read_text()
-        major, minor, patch = self.required(name)["github.com/prometheus/prometheus"].split(".")
+        _, minor, patch = self.required(name)["github.com/prometheus/prometheus"].split(".")
         assert pin.version == f"{int(minor) // 100}.{int(minor) % 100}.{patch}"
         assert set(pin.stamps.values()) == {pin.version}
 

@@ -124,6 +124,10 @@ class ObjectCache:
         """Return the keys of the objects that refer to a source."""
         return tuple(self._by_source.get(source, ()))
 
+    def by_source(self) -> Iterable[tuple[SourceKey, Collection[str]]]:
+        """Return each source that an object refers to, with the keys of those that do."""
+        return self._by_source.items()
+
     def in_namespaces(self, namespaces: Collection[str]) -> tuple[str, ...]:
         """Return the keys of the objects in any of these namespaces."""
         return tuple(key for key in self._records if key.partition("/")[0] in namespaces)

@@ -8,7 +8,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -54,7 +54,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
             host=settings.metrics_host,
             port=settings.metrics_port,
             registry=parts.metrics.registry,
-            healthy=lambda: next((f"the {task.get_name()} has ended" for task in background if task.done()), None),
+            healthy=lambda: unhealthy(parts, background),
             ready=lambda: unready(parts),
         )
         try:
@@ -92,6 +92,12 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
 
 class WatchLost(Exception):  # noqa: N818 - it tells an event.
     """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
+
+
+def unhealthy(parts: Parts, background: Iterable[asyncio.Task[None]]) -> str | None:
+    """Return why the process should be restarted, or None if it need not."""
+    ended = next((f"the {task.get_name()} has ended" for task in background if task.done()), None)
+    return ended or parts.progress.stalled()
 
 
 def unready(parts: Parts) -> str | None:

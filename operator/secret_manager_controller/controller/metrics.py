@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
+from controller_telemetry.spans import trace_id
 from secret_manager_controller import __version__
 
 RECONCILE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -75,15 +76,23 @@ class Metrics:
             registry=self.registry,
         )
         Info("secret_manager_build", "The version that runs.", registry=self.registry).info({"version": __version__})
+        self.drift_repaired = Counter(
+            "secret_manager_drift_repaired",
+            "Secrets written although neither Git nor the object had changed.",
+            registry=self.registry,
+        )
+        self.reasons: dict[str, str] = {}
+        """The reason of the Ready condition of each object that was reconciled here."""
         self._managed: dict[str, int] = {}
 
     def record_call(self, provider: str, operation: str, code: str, seconds: float) -> None:
         """Count one request to a store."""
         self.provider_operations.labels(provider, operation, code).inc()
-        self.provider_operation_duration.labels(provider, operation, code).observe(seconds)
+        exemplar = exemplar_of(trace_id())
+        self.provider_operation_duration.labels(provider, operation, code).observe(seconds, exemplar)
         if provider == "gcp":
             self.gcp_operations.inc()
-            self.gcp_operation_duration.observe(seconds)
+            self.gcp_operation_duration.observe(seconds, exemplar)
 
     def set_managed(self, key: str, secrets: int) -> None:
         """Note how many secrets an object manages; 0 forgets the object."""
@@ -91,9 +100,19 @@ class Metrics:
         if secrets:
             self._managed[key] = secrets
 
+    def forget(self, key: str) -> None:
+        """Forget an object that is gone or not worked on here any more."""
+        self.set_managed(key, 0)
+        self.reasons.pop(key, None)
+
     def forget_shard(self, shard: int, keys: Iterable[str]) -> None:
         """Drop the series of a shard that is lost, and what its objects added to others."""
         for key in keys:
-            self.set_managed(key, 0)
+            self.forget(key)
         with contextlib.suppress(KeyError):  # Nothing was reconciled there.
             self.shard_reconcile_duration.remove(str(shard))
+
+
+def exemplar_of(trace: str | None) -> dict[str, str] | None:
+    """Return what leads from a sample to its trace, where one is recorded; only OpenMetrics tells it."""
+    return None if trace is None else {"trace_id": trace}

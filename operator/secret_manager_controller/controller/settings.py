@@ -31,6 +31,13 @@ DEFAULT_ARTIFACT_HOSTS = "svc,svc.cluster.local"
 """The cluster's own Services, under the domain that nearly every cluster has."""
 
 
+class Switch(enum.StrEnum):
+    """A setting that is on or off."""
+
+    TRUE = "true"
+    FALSE = "false"
+
+
 class SettingsError(Exception):
     """An environment variable has a value that cannot be used."""
 
@@ -43,6 +50,7 @@ class Settings:
         namespace: `POD_NAMESPACE`: where the controller's own Secrets are.
         metrics_port: `METRICS_PORT`: /metrics, /healthz and /readyz.
         metrics_host: `METRICS_HOST`: the address that the port is opened on.
+        metrics_per_object: `METRICS_PER_OBJECT`: whether each object has a series of its own.
         log_level: `LOG_LEVEL`, or the older implementation's `RUST_LOG`.
         log_format: `LOG_FORMAT`: json, logfmt or console.
         cluster_id: `CLUSTER_ID`: part of every owner mark; kube-system's UID if unset. Set it where a rebuilt cluster
@@ -74,6 +82,7 @@ class Settings:
     namespace: str
     metrics_port: int
     metrics_host: str
+    metrics_per_object: bool
     log_level: str
     log_format: LogFormat
     cluster_id: str | None
@@ -105,6 +114,7 @@ class Settings:
             namespace=env.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
             metrics_port=int(_number(env, "METRICS_PORT", 8080, least=0, most=65_535)),
             metrics_host=env.get("METRICS_HOST") or "0.0.0.0",  # noqa: S104 - the kubelet and Prometheus come from outside.
+            metrics_per_object=_choice(env, "METRICS_PER_OBJECT", Switch.FALSE) is Switch.TRUE,
             log_level=_log_level(env),
             log_format=_choice(env, "LOG_FORMAT", LogFormat.JSON),
             cluster_id=env.get("CLUSTER_ID") or None,

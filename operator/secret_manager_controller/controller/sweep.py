@@ -101,7 +101,7 @@ class Sweeper:
                 missed += self._dispatcher.sweep_sources(kind, await self._list(served[kind]))
             else:  # The kind was uninstalled, and all of it is gone; a new one needs a new watch.
                 del self._watched[kind]
-                missed += self._dispatcher.sweep_sources(kind, ())
+                missed += self._dispatcher.forget_kind(kind)
         return missed + (0 if self._policies is None else await self._sweep_policies(self._policies))
 
     async def _sweep_policies(self, policies: PolicyBook) -> int:
@@ -124,5 +124,5 @@ class Sweeper:
             await asyncio.sleep(CATCH_UP_INTERVAL)
             self._unseen = self._dispatcher.unseen(self._unseen)
 
-    async def _list(self, resource: ResourcePath) -> frozenset[tuple[str, str]]:
-        return frozenset([(m["namespace"], m["name"]) async for m in self._kube.list_metadata(resource)])
+    async def _list(self, resource: ResourcePath) -> dict[tuple[str, str], int | None]:
+        return {(m["namespace"], m["name"]): version_of(m) async for m in self._kube.list_metadata(resource)}

@@ -72,6 +72,19 @@ class WatchedSources:
         """Return the sources of a kind that do not exist: their deletion fell into a gap of the watch."""
         return tuple(k for k in self._known if k.kind == kind and (k.namespace, k.name) not in existing)
 
+    def stale(self, key: SourceKey) -> bool:
+        """Tell whether a source that is referred to is missing, or says that what it publishes is not the newest.
+
+        One that is suspended stays as it is because somebody wants it so. Applications have no such condition.
+        """
+        seen = self._known.get(key)
+        if seen is None:
+            return True
+        if key.kind == SourceKind.APPLICATION or seen.slim["spec"]["suspend"]:
+            return False
+        ready = [each["status"] for each in seen.slim["status"]["conditions"] if each["type"] == READY]
+        return ready != ["True"]
+
     async def read(self, reference: SourceReference, *, fresh: bool = False) -> Mapping[str, Any] | None:
         """Return the source's object, slim, or None if there is none.
 

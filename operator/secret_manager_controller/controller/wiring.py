@@ -26,6 +26,7 @@ from secret_manager_controller.controller.keys import KeyRings
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.kinds import Kinds
 from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.object_metrics import ObjectCollector
 from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.ownership import OwnedWork
 from secret_manager_controller.controller.policies import PolicyBook, PolicyStatusWriter
@@ -38,6 +39,7 @@ from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import Sweeper
 from secret_manager_controller.controller.trace_metrics import TraceCollector
 from secret_manager_controller.controller.traces import ObjectTraces
+from secret_manager_controller.controller.watch_progress import WatchProgress
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
@@ -82,6 +84,7 @@ class Parts:
     metrics: Metrics
     kinds: Kinds
     waiting: KeyWaiters
+    progress: WatchProgress
     policy_statuses: PolicyStatusWriter | None
 
 
@@ -123,17 +126,29 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             policies=book if isolated else NoPolicies(),
             data_keys=DataKeyFinder(settings.kms_keys),
         )
+        progress = WatchProgress(loop.time)
         dispatcher = Dispatcher(
             cache=cache,
             copies=copies,
             sources=sources.watched,
             policies=book,
+            progress=progress,
             queue=queue,
             owns=work.owns,
             gone=functools.partial(gone, metrics=metrics, traces=traces),
         )
         metrics.queue_depth.set_function(lambda: len(queue))
         metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
+        metrics.registry.register(
+            ObjectCollector(
+                reasons=metrics.reasons,
+                cache=cache,
+                sources=sources.watched,
+                progress=progress,
+                owns=work.owns,
+                per_object=settings.metrics_per_object,
+            )
+        )
         worker = Worker(
             kube=kube,
             reconciler=reconciler,
@@ -146,7 +161,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         )
         sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
         statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
-        yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, statuses)
+        yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, progress, statuses)
 
 
 def remove_leftovers() -> None:
@@ -236,7 +251,7 @@ def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTrac
 
 def gone(key: str, *, metrics: Metrics, traces: ObjectTraces) -> None:
     """Forget what is told of an object that does not exist any more."""
-    metrics.set_managed(key, 0)
+    metrics.forget(key)
     traces.release(key)
 
 

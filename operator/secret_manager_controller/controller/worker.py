@@ -18,7 +18,7 @@ from secret_manager_controller.controller.copies import ObjectCopies
 from secret_manager_controller.controller.events import Told, event_of, notices_of, warnings_of
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.controller.keywait import KeyWaiters
-from secret_manager_controller.controller.metrics import Metrics
+from secret_manager_controller.controller.metrics import Metrics, exemplar_of
 from secret_manager_controller.controller.outcome import Outcome, Trace, log_outcome, log_unexpected
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.subject import (
@@ -164,6 +164,7 @@ class Worker:
             spec = parse_spec(body)
             if spec.suspend:
                 self._queue.succeeded(key)
+                self._metrics.reasons.pop(key, None)
                 return
             warnings = warnings_of(spec, previous, generation=body["metadata"]["generation"])
             interval = spec.interval_seconds
@@ -188,7 +189,7 @@ class Worker:
         )
         status = summarize(previous, attempt, outcome.error or outcome.report, now=self._now())
         await subject.write_status(status, now=self._now())
-        self._count(key, outcome, status, time.monotonic() - started)
+        self._count(key, outcome, (previous, status), trace, time.monotonic() - started)
         log_outcome(key, outcome, (previous, status), trace, time.monotonic() - started)
         for event in (event_of(previous, status, outcome.report), *warnings, *notices_of(previous, status)):
             await subject.tell(event, now=self._now())
@@ -280,15 +281,19 @@ class Worker:
             logger.info("Store cleaned up", extra={"object": key, "pruned": len(outcome.report.pruned)})
         return outcome.problem
 
-    def _count(self, key: str, outcome: Outcome, status: Status, seconds: float) -> None:
+    def _count(self, key: str, outcome: Outcome, statuses: tuple[Status, Status], trace: Trace, seconds: float) -> None:
         metrics, report, problem = self._metrics, outcome.report, outcome.problem
+        previous, status = statuses
         metrics.reconciliations.inc()
-        metrics.reconciliation_duration.observe(seconds)
+        metrics.reconciliation_duration.observe(seconds, exemplar_of(trace.id))
+        metrics.reasons[key] = str(Reason.RECONCILIATION_SUCCEEDED if problem is None else problem.reason)
         metrics.set_managed(key, len(status.inventory))
         if outcome.error is None:
             metrics.secrets_synced.inc(status.secrets_synced)
         if report is not None:
             metrics.secrets_updated.inc(len(report.updated))
+            if is_unprovoked(previous, status):
+                metrics.drift_repaired.inc(len(report.created) + len(report.updated))
         if problem is not None:
             metrics.reconciliation_errors.labels(str(problem.reason)).inc()
 
@@ -334,3 +339,13 @@ def _nothing_to_lose(problem: ControllerError, previous: Status) -> bool:
     """Tell whether an object that cannot be cleaned up may go: it owns nothing, and its problem may last for ever."""
     passing = isinstance(problem, RetryableError) and problem.reason is not Reason.CREDENTIALS_UNAVAILABLE
     return not previous.inventory and not passing
+
+
+def is_unprovoked(previous: Status, status: Status) -> bool:
+    """Tell whether Git and the spec are as when the store was last made equal: what is written then is drift."""
+    applied = previous.last_applied_revision
+    return (
+        applied is not None
+        and applied == previous.last_attempted_revision == status.last_attempted_revision
+        and previous.observed_generation == status.observed_generation
+    )

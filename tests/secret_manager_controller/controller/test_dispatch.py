@@ -11,6 +11,7 @@ from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
+from secret_manager_controller.controller.watch_progress import WatchProgress
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.errors import Reason, RetryableError
 from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, KubeError
@@ -49,17 +50,20 @@ def repository(revision="main@sha1:1", ready="True", **metadata):
 class Bench:
     def __init__(self, kube):
         self.kube = kube
+        self.now = 0.0
         self.queue = WorkQueue(clock=lambda: 0.0)
         self.cache, self.copies = ObjectCache(len), ObjectCopies()
         self.foreign = set()
         self.sources = WatchedSources(kube, KINDS)
         self.gone = []
         self.policies = PolicyBook(self.kube)
+        self.progress = WatchProgress(lambda: self.now)
         self.dispatcher = Dispatcher(
             cache=self.cache,
             copies=self.copies,
             sources=self.sources,
             policies=self.policies,
+            progress=self.progress,
             queue=self.queue,
             owns=lambda key: key not in self.foreign,
             gone=self.gone.append,
@@ -364,3 +368,15 @@ async def test_the_sweep_takes_back_the_grants_of_policies_that_are_gone(bench):
     assert await bench.sweeper.sweep() == 1
     assert bench.queued() == ["team/a"]
     assert await bench.sweeper.sweep() == 0
+
+
+async def test_a_watch_that_does_not_show_what_is_listed_lags(bench):
+    """The sweep's listing is what the watch is measured by, for objects and for sources."""
+    bench.kube.put(SECRET_MANAGER_CONFIGS.url("team", "a"), **smc())
+    bench.kube.put(GIT_REPOSITORIES.url("flux-system", "repo"), **repository())
+    await bench.sweeper.sweep()
+    bench.now = 5.0
+    assert dict(bench.progress.lags()) == {"SecretManagerConfig": 5, "GitRepository": 5}
+    bench.dispatcher.object_seen(bench.kube.objects[SECRET_MANAGER_CONFIGS.url("team", "a")])
+    bench.dispatcher.source_seen("GitRepository", bench.kube.objects[GIT_REPOSITORIES.url("flux-system", "repo")])
+    assert dict(bench.progress.lags()) == {"SecretManagerConfig": 0, "GitRepository": 0}

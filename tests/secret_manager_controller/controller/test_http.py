@@ -3,6 +3,7 @@
 import aiohttp
 import pytest
 
+from secret_manager_controller import __version__
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.metrics import Metrics
 
@@ -26,7 +27,7 @@ async def get():
             async with session.get(f"http://127.0.0.1:{port}{path}", headers=headers) as answer:
                 return answer.status, answer.content_type, await answer.text()
 
-        request.state = state
+        request.state, request.metrics = state, metrics
         yield request
 
 
@@ -46,6 +47,17 @@ async def test_metrics_come_in_both_formats(get):
     _, kind, text = await get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert kind == "application/openmetrics-text"
     assert text.endswith("# EOF\n")
+
+
+async def test_a_sample_leads_to_its_trace_in_openmetrics_alone(get):
+    get.metrics.reconciliation_duration.observe(0.02, {"trace_id": "ab" * 16})
+    _, _, text = await get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert f'duration_seconds_bucket{{le="0.025"}} 1.0 # {{trace_id="{"ab" * 16}"}} 0.02' in text
+    assert "trace_id" not in (await get("/metrics"))[2]
+
+
+async def test_the_version_that_runs_is_told(get):
+    assert f'secret_manager_build_info{{version="{__version__}"}} 1.0' in (await get("/metrics"))[2]
 
 
 async def test_nothing_else_is_served(get):

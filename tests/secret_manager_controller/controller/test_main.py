@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import logging
+from types import SimpleNamespace
 
 import pytest
 
-from secret_manager_controller.controller.main import WatchLost, failure_of, log_unhandled
+from secret_manager_controller.controller.main import WatchLost, failure_of, log_unhandled, unhealthy
 from secret_manager_controller.controller.sweep import KindInstalled
+from secret_manager_controller.controller.watch_progress import WatchProgress
 
 CANARY = "canary-77c1"
 
@@ -53,4 +55,17 @@ async def test_what_ends_by_itself_is_told(error, told):
     failure = failure_of(running, await ended(error))
     assert isinstance(failure, WatchLost)
     assert str(failure) == told
+    running.cancel()
+
+
+async def test_a_watch_that_hangs_makes_the_process_unhealthy_and_says_which():
+    now = 0.0
+    progress = WatchProgress(lambda: now)
+    parts, running = SimpleNamespace(progress=progress), asyncio.create_task(asyncio.sleep(3600))
+    progress.listed("GitRepository", 1)
+    assert unhealthy(parts, [running]) is None
+    now = 100.0
+    progress.listed("GitRepository", 1)
+    assert unhealthy(parts, [running]) == "the watch of GitRepository has not shown for 100 s what two listings did"
+    assert unhealthy(parts, [await ended(None)]) == "the informer has ended"
     running.cancel()

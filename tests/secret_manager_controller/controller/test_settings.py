@@ -19,6 +19,7 @@ def test_everything_has_a_default():
         namespace="microscaler-system",
         metrics_port=8080,
         metrics_host="0.0.0.0",
+        metrics_per_object=False,
         log_level="INFO",
         log_format=LogFormat.JSON,
         cluster_id=None,

@@ -654,3 +654,31 @@ class TestCopies:
         bench.kube.refuse, bench.reconciler.outcome = refuse, SYNCED
         await bench.process()
         assert (bench.due_in(), bench.kube.requests) == (1.0, [("get", PATH)])
+
+
+APPLIED = {"lastAppliedRevision": "main@sha1:1", "lastAttemptedRevision": "main@sha1:1", "observedGeneration": 3}
+
+
+@pytest.mark.parametrize(
+    ("status", "repaired"),
+    [
+        pytest.param(APPLIED, 1, id="nothing changed but the store"),
+        pytest.param(APPLIED | {"lastAppliedRevision": "main@sha1:0"}, 0, id="a retry"),
+        pytest.param(dict.fromkeys(APPLIED, "main@sha1:0") | {"observedGeneration": 3}, 0, id="a commit"),
+        pytest.param(APPLIED | {"observedGeneration": 2}, 0, id="a new spec"),
+        pytest.param({}, 0, id="the first time"),
+    ],
+)
+async def test_what_is_written_without_a_change_of_ours_is_drift(bench, status, repaired):
+    bench.put(status=status)
+    await bench.process()
+    assert bench.sample("secret_manager_drift_repaired_total") == repaired
+
+
+async def test_the_reason_of_each_object_is_kept_until_it_is_suspended(bench):
+    bench.reconciler.outcome = PermanentError(Reason.DECRYPTION_FAILED, "no")
+    await bench.process()
+    assert bench.metrics.reasons == {KEY: "DecryptionFailed"}
+    bench.put(spec={"suspend": True})
+    await bench.process()
+    assert bench.metrics.reasons == {}
