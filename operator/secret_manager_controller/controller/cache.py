@@ -138,7 +138,10 @@ class ObjectCache:
 
 
 def _lane_of(spec: object, namespace: str) -> str:
-    """Return what tells one account from another; objects that differ here may still share one, which does no harm."""
+    """Return the kind of store, and what tells one account from another, with `/` between them.
+
+    Objects that differ here may still share an account: then only the bound of their kind of store holds for both.
+    """
     provider = spec.get("provider", spec) if isinstance(spec, Mapping) else None
     for kind, place in _PLACES.items():
         match provider:

@@ -12,7 +12,8 @@ import heapq
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from secret_manager_controller.controller.line import Priority, WaitingLine
 
@@ -29,6 +30,30 @@ def backoff(failures: int, *, spread: float) -> float:
     return delay * (1 + BACKOFF_JITTER * spread)
 
 
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """How many keys are handed out at a time. With fewer than there are workers, what does not answer leaves some.
+
+    Attributes:
+        lane: of one lane: a store's account.
+        kind: of all lanes whose names begin alike, up to the first `/`: a kind of store.
+    """
+
+    lane: float = math.inf
+    kind: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """The lanes from which nothing is handed out now."""
+
+    lanes: Collection[str]
+    kinds: Collection[str]
+
+    def __contains__(self, lane: object) -> bool:
+        return lane in self.lanes or _kind_of(str(lane)) in self.kinds
+
+
 class QueueClosed(Exception):  # noqa: N818 - it tells an event, not a fault.
     """The queue hands out no more keys."""
 
@@ -42,7 +67,7 @@ class WorkQueue:
         clock: Callable[[], float],
         spread: Callable[[], float] | None = None,
         lane_of: Callable[[str], str] = lambda _: "",
-        lane_width: float = math.inf,
+        widths: Widths = Widths(),
     ) -> None:
         """Make an empty queue.
 
@@ -50,8 +75,7 @@ class WorkQueue:
             clock: monotonic seconds; the loop's `time` in the controller.
             spread: a random number in -1…1 for each backoff.
             lane_of: tells which store's account a key needs; "" is not known.
-            lane_width: how many keys that need the same account are handed out at a time. With fewer than there are
-                workers, an account that does not answer leaves some of them to the others.
+            widths: how many keys that need the same account, and the same kind of store, are handed out at a time.
         """
         self._clock = clock
         self._spread = spread or (lambda: random.uniform(-1, 1))  # noqa: S311 - jitter is no secret.
@@ -59,7 +83,8 @@ class WorkQueue:
         self._working: dict[str, str] = {}
         self._busy: Counter[str] = Counter()
         self._lane_of = lane_of
-        self._lane_width = lane_width
+        self._widths = widths
+        self._busy_kinds: Counter[str] = Counter()
         self._asked: dict[str, float] = {}
         """When somebody asked for a key that waits, last; none where nobody did."""
         self._new_enough: dict[str, float] = {}
@@ -143,9 +168,10 @@ class WorkQueue:
         """Give a key back; if it was added meanwhile it is queued again."""
         lane = self._working.pop(key, "")
         self._new_enough.pop(key, None)
-        self._busy[lane] -= 1
-        if self._busy[lane] <= 0:
-            del self._busy[lane]
+        for busy, name in ((self._busy, lane), (self._busy_kinds, _kind_of(lane))):
+            busy[name] -= 1
+            if busy[name] <= 0:
+                del busy[name]
         self._changed.set()
         if (priority := self._again.pop(key, None)) is not None:
             self.add(key, priority)
@@ -159,7 +185,7 @@ class WorkQueue:
             self._changed.set()
 
     def _take(self) -> str | None:
-        full = {lane for lane, busy in self._busy.items() if lane and busy >= self._lane_width}
+        full = _Full(_at_least(self._widths.lane, self._busy), _at_least(self._widths.kind, self._busy_kinds))
         try:
             key, lane = self._waiting.pop(full)
         except LookupError:
@@ -169,6 +195,7 @@ class WorkQueue:
         if (asked := self._asked.pop(key, None)) is not None:
             self._new_enough[key] = asked
         self._busy[lane] += 1
+        self._busy_kinds[_kind_of(lane)] += 1
         return key
 
     def _promote(self) -> None:
@@ -188,3 +215,12 @@ class WorkQueue:
                 await self._changed.wait()
         except TimeoutError:
             return
+
+
+def _kind_of(lane: str) -> str:
+    return lane.partition("/")[0]
+
+
+def _at_least(width: float, busy: Mapping[str, int]) -> frozenset[str]:
+    """Return what has so many; what has no name is not known, and has no bound."""
+    return frozenset(name for name, count in busy.items() if name and count >= width)

@@ -30,7 +30,7 @@ from secret_manager_controller.controller.object_metrics import ObjectCollector
 from secret_manager_controller.controller.owners import ClusterOwners
 from secret_manager_controller.controller.ownership import OwnedWork
 from secret_manager_controller.controller.policies import PolicyBook, PolicyStatusWriter
-from secret_manager_controller.controller.queue import WorkQueue
+from secret_manager_controller.controller.queue import Widths, WorkQueue
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.controller.settings import Settings
 from secret_manager_controller.controller.shard_metrics import ShardCollector
@@ -65,8 +65,8 @@ from secret_manager_controller.sources.kinds import SourceOfKind
 from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.unwrapping import DataKeyFinder
 
-LEFT_TO_OTHERS = 4
-"""One of so many workers is left to the objects of other accounts when one account's take long."""
+LEFT_TO_OTHERS, LEFT_TO_OTHER_KINDS = 4, 8
+"""One of so many workers is left to others when the objects of one account, of one kind of store, take long."""
 TRACES_END_TIMEOUT = 1.5
 """Seconds that traces may take to be sent at the end; with gRPC's own end it is less than 2."""
 
@@ -105,7 +105,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         await asyncio.to_thread(remove_leftovers)
         cache = ObjectCache(functools.partial(shard_of, shards=settings.sharding.shards))
         metrics, copies = Metrics(), ObjectCopies()
-        queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, lane_width=lane_width(settings.workers))
+        queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, widths=widths_of(settings.workers))
         reader = SecretReader(kube, clock=loop.time)
         sources = await stack.enter_async_context(opened_sources(settings, kube, kinds, reader))
         traces = stack.enter_context(object_traces(reader, metrics))
@@ -287,6 +287,10 @@ def live_members(member: Member) -> int:
     return max(sum(row.session is not None for row in member.snapshot().members), 1)
 
 
-def lane_width(workers: int) -> int:
-    """Return how many workers one store's account may occupy: the others' objects are left some."""
-    return max(workers - max(workers // LEFT_TO_OTHERS, 1), 1)
+def widths_of(workers: int) -> Widths:
+    """Return how many workers one store's account, and one kind of store, may occupy: the others are left some.
+
+    Objects with many logins to a cloud that is down would else occupy all of them until the first requests time out.
+    """
+    lane, kind = (max(workers - max(workers // share, 1), 1) for share in (LEFT_TO_OTHERS, LEFT_TO_OTHER_KINDS))
+    return Widths(lane=lane, kind=kind)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from secret_manager_controller.controller.queue import BACKOFF_CAP, QueueClosed, WorkQueue, backoff
+from secret_manager_controller.controller.queue import BACKOFF_CAP, QueueClosed, Widths, WorkQueue, backoff
 from secret_manager_controller.testing.clocks import ManualClock
 
 
@@ -228,7 +228,7 @@ TestQueueMachine = QueueMachine.TestCase
 
 async def test_an_account_that_takes_long_leaves_workers_to_the_others():
     lanes = {"a/up": "up"} | {f"a/{number}": "down" for number in range(5)}
-    queue = WorkQueue(clock=ManualClock(), lane_of=lanes.get, lane_width=2)
+    queue = WorkQueue(clock=ManualClock(), lane_of=lanes.get, widths=Widths(lane=2))
     for key in [f"a/{number}" for number in range(5)] + ["a/up"]:
         queue.add(key)
     assert {await queue.get() for _ in range(3)} == {"a/0", "a/1", "a/up"}
@@ -239,8 +239,22 @@ async def test_an_account_that_takes_long_leaves_workers_to_the_others():
     assert await waiting == "a/2"
 
 
+async def test_a_kind_of_store_that_does_not_answer_leaves_workers_to_the_others_whatever_the_logins():
+    lanes = {f"team-{number}/app": f"aws/eu-west-1/team-{number}/login" for number in range(9)} | {"z/app": "gcp/p/"}
+    queue = WorkQueue(clock=ManualClock(), lane_of=lanes.get, widths=Widths(lane=2, kind=3))
+    for key in lanes:
+        queue.add(key)
+    assert {await queue.get() for _ in range(4)} == {"team-0/app", "team-1/app", "team-2/app", "z/app"}
+    queue.done("z/app")
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done("team-1/app")
+    assert await waiting == "team-3/app"
+
+
 async def test_keys_whose_account_is_not_known_are_all_handed_out():
-    queue = WorkQueue(clock=ManualClock(), lane_width=1)
+    queue = WorkQueue(clock=ManualClock(), widths=Widths(lane=1, kind=1))
     for number in range(3):
         queue.add(f"a/{number}")
     assert len([await queue.get() for _ in range(3)]) == 3
