@@ -277,7 +277,7 @@ def hang(server):
     [
         pytest.param("aws", hang, id="aws-hangs"),
         pytest.param("gcp", refuse, id="gcp-refuses"),
-        pytest.param("azure", refuse, id="azure-refuses"),
+        pytest.param("azure", refuse, id="azure-refuses", marks=pytest.mark.chaos),
         pytest.param("aws", refuse, id="aws-refuses", marks=pytest.mark.chaos),
         pytest.param("gcp", hang, id="gcp-hangs", marks=pytest.mark.chaos),
         pytest.param("azure", hang, id="azure-hangs", marks=pytest.mark.chaos),
