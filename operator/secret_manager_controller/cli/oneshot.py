@@ -22,7 +22,8 @@ from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import Spec, parse_spec
 from secret_manager_controller.providers.protocol import Provider
-from secret_manager_controller.providers.registry import PROVIDERS, Environment, Login, store_name
+from secret_manager_controller.providers.registry import PROVIDERS, Login, store_name
+from secret_manager_controller.providers.settings import Environment
 from secret_manager_controller.reconcile import Prepared, Reconciler
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
 from secret_manager_controller.render.renderer import Renderer

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import AwsAuth, AwsAuthType
 from secret_manager_controller.model.spec.stores import AwsStore
 from secret_manager_controller.providers.aws_budget import AwsQuotas
@@ -18,12 +17,12 @@ from secret_manager_controller.providers.aws_login import (
     AwsWebIdentity,
 )
 from secret_manager_controller.providers.aws_options import AwsDeclared
-
-Environment = Mapping[str, str]
+from secret_manager_controller.providers.settings import Environment, missing, needed, quota
 
 SESSION_NAME = "secret-manager-controller"
 READS, WRITES = "AWS_SECRETS_MANAGER_READS_PER_SECOND", "AWS_SECRETS_MANAGER_WRITES_PER_SECOND"
 """Other quotas of the accounts than AWS's own."""
+_COUNTED = "requests a second the account allows"
 
 
 def aws_options(store: AwsStore, secret: Mapping[str, bytes] | None, environment: Environment) -> dict[str, Any]:
@@ -50,8 +49,8 @@ def aws_options(store: AwsStore, secret: Mapping[str, bytes] | None, environment
             tags=dict(store.tags or {}), description=store.description, kms_key_id=store.kms_key_id
         ),
         "quotas": AwsQuotas(
-            reads=_number(environment, READS, AwsQuotas().reads),
-            writes=_number(environment, WRITES, AwsQuotas().writes),
+            reads=quota(environment, READS, default=AwsQuotas().reads, counted=_COUNTED),
+            writes=quota(environment, WRITES, default=AwsQuotas().writes, counted=_COUNTED),
         ),
     }
 
@@ -74,12 +73,12 @@ def aws_login(auth: AwsAuth | None, secret: Mapping[str, bytes] | None, environm
         return AwsAssumedRole(role_arn=auth.role_arn, keys=keys, session_name=SESSION_NAME)
     role = (auth.role_arn if auth is not None else None) or environment.get("AWS_ROLE_ARN")
     if not token_file:
-        raise _missing(
+        raise missing(
             "the controller has no AWS_WEB_IDENTITY_TOKEN_FILE; annotate its service account with "
             "eks.amazonaws.com/role-arn, or set spec.provider.aws.auth.authType: AccessKeys"
         )
     if not role:
-        raise _missing("no role to assume; set spec.provider.aws.auth.roleArn, or AWS_ROLE_ARN in the controller")
+        raise missing("no role to assume; set spec.provider.aws.auth.roleArn, or AWS_ROLE_ARN in the controller")
     return AwsWebIdentity(role_arn=role, token_file=Path(token_file), session_name=SESSION_NAME)
 
 
@@ -87,32 +86,14 @@ def _access_keys(auth: AwsAuth | None, secret: Mapping[str, bytes] | None, envir
     if auth is None or secret is None:
         key, value = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
         if not key or not value:
-            raise _missing(
+            raise missing(
                 "the controller has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; set both, or name a Secret in "
                 "spec.provider.aws.auth.secretName"
             )
         return AwsAccessKeys(key, value, environment.get("AWS_SESSION_TOKEN"))
-    token = None if auth.session_token_key is None else _entry(secret, auth.session_token_key)
-    return AwsAccessKeys(_entry(secret, auth.access_key_id_key), _entry(secret, auth.secret_access_key_key), token)
-
-
-def _entry(secret: Mapping[str, bytes], key: str) -> str:
-    try:
-        text = secret.get(key, b"").decode("ascii").strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text:
-        raise _missing(f"the Secret of spec.provider.aws.auth.secretName has no usable data key {key!r}")
-    return text
-
-
-def _number(environment: Environment, name: str, default: int) -> int:
-    text = environment.get(name) or str(default)
-    if not text.isdecimal() or not int(text):
-        message = f"the controller's {name} must be how many requests a second the account allows, not {text[:20]!r}"
-        raise PermanentError(Reason.STORE_REFUSED, message)
-    return int(text)
-
-
-def _missing(message: str) -> PermanentError:
-    return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)
+    token = None if auth.session_token_key is None else needed(secret, auth.session_token_key, store="aws")
+    return AwsAccessKeys(
+        needed(secret, auth.access_key_id_key, store="aws"),
+        needed(secret, auth.secret_access_key_key, store="aws"),
+        token,
+    )

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import AzureAuth, AzureAuthType, AzureStore
 from secret_manager_controller.providers.azure_declared import AzureDeclared
 from secret_manager_controller.providers.azure_login import (
@@ -17,8 +16,7 @@ from secret_manager_controller.providers.azure_login import (
     AzureFederation,
     AzureLogin,
 )
-
-Environment = Mapping[str, str]
+from secret_manager_controller.providers.settings import Environment, lacks, missing, text_of
 
 CLIENT_ID, CLIENT_SECRET, TENANT_ID = "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"
 TOKEN_FILE, AUTHORITY = "AZURE_FEDERATED_TOKEN_FILE", "AZURE_AUTHORITY_HOST"
@@ -66,16 +64,16 @@ def azure_login(auth: AzureAuth | None, secret: Mapping[str, bytes] | None, envi
     if kind is AzureAuthType.SERVICE_PRINCIPAL or (auth is None and not file and environment.get(CLIENT_SECRET)):
         return _client_secret(client, secret, environment)
     if not file:
-        raise _missing(
+        raise missing(
             f"the controller has no {TOKEN_FILE}; label its pod with azure.workload.identity/use: true, or set "
             "spec.provider.azure.auth.authType: ServicePrincipal"
         )
     tenant, client = environment.get(TENANT_ID), client or environment.get(CLIENT_ID)
     if not tenant:
-        raise _missing(f"the controller has no {TENANT_ID}; the webhook of Azure Workload Identity sets it")
+        raise missing(f"the controller has no {TENANT_ID}; the webhook of Azure Workload Identity sets it")
     if not client:
         message = f"no identity to log in as; set spec.provider.azure.auth.clientId, or {CLIENT_ID} in the controller"
-        raise _missing(message)
+        raise missing(message)
     return AzureFederation(tenant, client, Path(file))
 
 
@@ -96,30 +94,21 @@ def _client_secret(
 ) -> AzureClientSecret:
     if secret is None:
         found = {name: environment.get(name) for name in _DATA_KEYS}
-        where, mend = "the controller has no", "set it, or name a Secret in spec.provider.azure.auth.secretName"
     else:
-        found = {name: _entry(secret, key, name) for name, key in _DATA_KEYS.items()}
+        found = {name: text_of(secret, key, name) for name, key in _DATA_KEYS.items()}
         # One tenant is the rule, and its id no secret.
         found[TENANT_ID] = found[TENANT_ID] or environment.get(TENANT_ID)
-        where, mend = "the Secret of spec.provider.azure.auth.secretName has no usable data key", "add it"
     found[CLIENT_ID] = client or found[CLIENT_ID]
     for name, value in found.items():
-        if not value:
-            raise _missing(f"{where} {name if secret is None else _DATA_KEYS[name]}; {mend}")
+        if value:
+            continue
+        if secret is not None:
+            raise lacks("azure", _DATA_KEYS[name])
+        mend = "set it, or name a Secret in spec.provider.azure.auth.secretName"
+        raise missing(f"the controller has no {name}; {mend}")
     return AzureClientSecret(str(found[TENANT_ID]), str(found[CLIENT_ID]), str(found[CLIENT_SECRET]))
-
-
-def _entry(secret: Mapping[str, bytes], key: str, other: str) -> str | None:
-    try:
-        return secret.get(key, secret.get(other, b"")).decode("ascii").strip()
-    except UnicodeDecodeError:
-        return None
 
 
 def _either(environment: Environment, name: str) -> str | None:
     """Return a variable that is written in small letters as well."""
     return environment.get(name) or environment.get(name.lower()) or None
-
-
-def _missing(message: str) -> PermanentError:
-    return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secret_manager_controller.errors import PermanentError, Reason
 from secret_manager_controller.model.spec import GcpAuth, GcpAuthType, GcpStore
 from secret_manager_controller.model.spec.stores import Replication
 from secret_manager_controller.providers.gcp_login import (
@@ -22,12 +21,12 @@ from secret_manager_controller.providers.gcp_login import (
     GcpQuotas,
     GcpReplication,
 )
-
-Environment = Mapping[str, str]
+from secret_manager_controller.providers.settings import Environment, lacks, missing, quota
 
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 READS, WRITES = "GCP_SECRET_MANAGER_READS_PER_MINUTE", "GCP_SECRET_MANAGER_WRITES_PER_MINUTE"
 """Raised quotas of the projects; Google's own are 600 each."""
+_COUNTED = "requests a minute the project allows"
 
 
 def gcp_options(store: GcpStore, secret: Mapping[str, bytes] | None, environment: Environment) -> dict[str, Any]:
@@ -49,7 +48,10 @@ def gcp_options(store: GcpStore, secret: Mapping[str, bytes] | None, environment
         "replication": _replication(store.replication),
         "labels": store.labels,
         "keep_versions": store.keep_versions,
-        "quotas": GcpQuotas(reads=_number(environment, READS), writes=_number(environment, WRITES)),
+        "quotas": GcpQuotas(
+            reads=quota(environment, READS, default=GcpQuotas().reads, counted=_COUNTED),
+            writes=quota(environment, WRITES, default=GcpQuotas().writes, counted=_COUNTED),
+        ),
     }
 
 
@@ -72,10 +74,10 @@ def gcp_login(auth: GcpAuth | None, secret: Mapping[str, bytes] | None, environm
     if secret is not None:
         document = secret.get(auth.secret_key)
         if not document:
-            raise _missing(f"the Secret of spec.provider.gcp.auth.secretName has no data key {auth.secret_key!r}")
+            raise lacks("gcp", auth.secret_key)
         return GcpKey(document, email)
     if not file:
-        raise _missing(
+        raise missing(
             f"the controller has no {CREDENTIALS}; set it to the file with the key, or name a Secret in "
             "spec.provider.gcp.auth.secretName"
         )
@@ -107,15 +109,3 @@ def _replication(replication: Replication | None) -> GcpReplication | None:
 def _key(block: Any) -> str | None:
     encryption = None if block is None else block.customer_managed_encryption
     return None if encryption is None else str(encryption.kms_key_name)
-
-
-def _number(environment: Environment, name: str) -> int:
-    text = environment.get(name, "600")
-    if not text.isdecimal() or not int(text):
-        message = f"the controller's {name} must be how many requests a minute the project allows, not {text[:20]!r}"
-        raise PermanentError(Reason.STORE_REFUSED, message)
-    return int(text)
-
-
-def _missing(message: str) -> PermanentError:
-    return PermanentError(Reason.CREDENTIALS_UNAVAILABLE, message)

@@ -11,9 +11,7 @@ from secret_manager_controller.providers.aws_settings import aws_options
 from secret_manager_controller.providers.azure_settings import azure_options
 from secret_manager_controller.providers.gcp_settings import gcp_options
 from secret_manager_controller.providers.protocol import CallObserver, Provider
-
-Environment = Mapping[str, str]
-"""The process's environment variables; each factory reads only those that are documented for its provider."""
+from secret_manager_controller.providers.settings import Environment
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,9 @@ def test_a_login_is_what_the_object_asks_for(auth, secret, environment, expected
         pytest.param({}, None, POD | {"AZURE_CLIENT_ID": ""}, "auth.clientId", id="no identity"),
         pytest.param({}, None, POD | {"AZURE_TENANT_ID": ""}, "AZURE_TENANT_ID", id="no tenant"),
         pytest.param({"authType": "ServicePrincipal"}, None, POD, "has no AZURE_CLIENT_SECRET; set it", id="no key"),
-        pytest.param(BY_SECRET, {}, KEY, "no usable data key client-id", id="an empty Secret"),
-        pytest.param(BY_SECRET, SECRET | {"client-secret": b"\xff"}, KEY, "data key client-secret", id="no text"),
-        pytest.param(BY_SECRET, SECRET | {"tenant-id": b" "}, {}, "data key tenant-id", id="no tenant anywhere"),
+        pytest.param(BY_SECRET, {}, KEY, "no usable data key 'client-id'", id="an empty Secret"),
+        pytest.param(BY_SECRET, SECRET | {"client-secret": b"\xff"}, KEY, "data key 'client-secret'", id="no text"),
+        pytest.param(BY_SECRET, SECRET | {"tenant-id": b" "}, {}, "data key 'tenant-id'", id="no tenant anywhere"),
     ],
 )
 def test_what_is_missing_is_named(auth, secret, environment, told):

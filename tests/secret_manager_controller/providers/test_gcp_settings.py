@@ -74,8 +74,8 @@ def test_the_login_is_what_the_object_asks_for(fields, secret, environment, expe
     ("fields", "secret", "text"),
     [
         (auth(authType="JsonCredentials"), None, "GOOGLE_APPLICATION_CREDENTIALS; set it"),
-        (auth(authType="JsonCredentials", secretName="s"), {}, "no data key 'key.json'"),
-        (auth(authType="JsonCredentials", secretName="s"), {"key.json": b""}, "no data key 'key.json'"),
+        (auth(authType="JsonCredentials", secretName="s"), {}, "no usable data key 'key.json'"),
+        (auth(authType="JsonCredentials", secretName="s"), {"key.json": b""}, "no usable data key 'key.json'"),
     ],
 )
 def test_what_is_missing_is_told(fields, secret, text):
@@ -118,7 +118,7 @@ def test_all_else_is_taken_over():
     assert options["quotas"] == GcpQuotas(reads=1200, writes=600)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "many"])
+@pytest.mark.parametrize("text", ["0", "-1", "many"])
 def test_a_quota_is_a_number(text):
     with pytest.raises(PermanentError, match=WRITES):
         gcp_options(store(), None, {WRITES: text})
