@@ -9,6 +9,7 @@ with source_controller(stack, program):
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import tempfile
@@ -33,7 +34,7 @@ def source_controller(stack: Stack, program: Path) -> Iterator[None]:
     for kind, plural in UNUSED_KINDS.items():
         stack.apply(_anything(kind, plural))
         path = f"/apis/{GIT_REPOSITORIES.group}/v1/{plural}"
-        stack.wait(f"{plural} to be served", lambda path=path: stack.get(path))  # type: ignore[misc]  # mypy cannot type a lambda's default.
+        stack.wait(f"{plural} to be served", functools.partial(stack.get, path))
     directory, address = Path(tempfile.mkdtemp(prefix="flux-", dir=stack.directory)), f"{HOST}:{_free_port()}"
     (directory / "storage").mkdir()
     command: list[str | os.PathLike[str]] = [
