@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from lease_sharding.fence import SoleMemberFence
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.keyring import KeyRing
+from secret_manager_controller.grants import Grants, Tenancy
 from secret_manager_controller.model.names import STORE_RULES, secret_name
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.secret import HashKey
@@ -38,7 +39,6 @@ from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.protocol import SourceReference
 from secret_manager_controller.sources.tree import SnapshotTree
-from secret_manager_controller.tenancy import Grants, Tenancy
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.azure import AzureServer
 from secret_manager_controller.testing.calls import Call

@@ -29,6 +29,7 @@ import pyrage
 from lease_sharding.fence import SoleMemberFence
 from measuring import built
 from secret_manager_controller.decrypt import Decryptor, KeyRing
+from secret_manager_controller.grants import Grants, Tenancy
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.plaintext import Plaintext
 from secret_manager_controller.model.secret import HashKey
@@ -43,7 +44,6 @@ from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.protocol import SourceReference
-from secret_manager_controller.tenancy import Grants, Tenancy
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer
 from secret_manager_controller.testing.stack import git

@@ -27,6 +27,7 @@ from typing import Any
 
 from measuring import resident_mb, step
 from secret_manager_controller.errors import PermanentError
+from secret_manager_controller.grants import SourceGrant
 from secret_manager_controller.sources.argocd import ArgoSource
 from secret_manager_controller.sources.cache import SnapshotCache
 from secret_manager_controller.sources.git.login import GitLogin
@@ -34,7 +35,6 @@ from secret_manager_controller.sources.git.private import SHARED_MEMORY
 from secret_manager_controller.sources.git.remote import Remote
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.protocol import SourceReference
-from secret_manager_controller.tenancy import SourceGrant
 from secret_manager_controller.testing.gitserver import GitServer
 
 MIB = 2**20

@@ -13,6 +13,7 @@ from secret_manager_controller.apply import StoreSession, apply
 from secret_manager_controller.compare import VersionMemory, compare
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import ControllerError, Reason, RetryableError
+from secret_manager_controller.grants import Access, Grants, Tenancy
 from secret_manager_controller.model.desired import DesiredState, desired_state
 from secret_manager_controller.model.inventory import Inventory, settled
 from secret_manager_controller.model.names import STORE_RULES
@@ -28,7 +29,7 @@ from secret_manager_controller.providers.protocol import Provider
 from secret_manager_controller.render.renderer import Inputs, Renderer
 from secret_manager_controller.request import Progress, Request, check_rollback, inputs_key, settled_key
 from secret_manager_controller.sources.protocol import RevisionReplaced, Source
-from secret_manager_controller.tenancy import Access, Grants, Tenancy, decide
+from secret_manager_controller.tenancy import decide
 from secret_manager_controller.tracing import Attribute, step
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import PermanentError, Reason, foreign
+from secret_manager_controller.grants import Grants
 from secret_manager_controller.model.annotations import CONFIRM_ROLLBACK
 from secret_manager_controller.model.history import History, went_back
 from secret_manager_controller.model.inventory import Inventory
 from secret_manager_controller.model.snapshot import Revision
 from secret_manager_controller.model.spec import Spec
-from secret_manager_controller.tenancy import Grants
 
 RENDERING_VERSION = "2"
 """Part of every settled key: change it when names, hashes or rendering change, so that all is worked out anew."""

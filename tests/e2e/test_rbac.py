@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from secret_manager_controller.cli.main import cli
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.kube import SECRET_MANAGER_POLICIES, SECRETS
 from secret_manager_controller.model.annotations import GROUP
-from secret_manager_controller.tenancy import Mode
 from secret_manager_controller.testing.apiproxy import ApiProxy
 from secret_manager_controller.testing.rbac import ROLES, Rule, asked, rules
 from secret_manager_controller.testing.stack import (

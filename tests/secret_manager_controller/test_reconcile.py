@@ -13,6 +13,7 @@ from lease_sharding.fence import OwnershipLost, SoleMemberFence
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.keyring import KeyRing
 from secret_manager_controller.errors import AccessDenied, PermanentError, Reason, RetryableError
+from secret_manager_controller.grants import Mode, Tenancy
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.secret import HashKey
@@ -24,7 +25,6 @@ from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.protocol import RevisionReplaced
 from secret_manager_controller.sources.tree import SnapshotTree
-from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 from secret_manager_controller.tracing import reconcile_span
 

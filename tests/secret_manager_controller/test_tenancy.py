@@ -3,18 +3,10 @@
 import pytest
 
 from secret_manager_controller.errors import AccessDenied, ConfigError
+from secret_manager_controller.grants import Grants, Mode, SecretGrant, SourceGrant, Tenancy
 from secret_manager_controller.model.policy import parse_policy
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.tenancy import (
-    Grants,
-    Mode,
-    SecretGrant,
-    SourceGrant,
-    Tenancy,
-    authorize,
-    decide,
-    explain,
-)
+from secret_manager_controller.tenancy import authorize, decide, explain
 
 CONTROLLER = "microscaler-system"
 ROLE = "arn:aws:iam::123456789012:role/team-a"

@@ -17,6 +17,7 @@ from secret_manager_controller.cli.options import OneShotOptions
 from secret_manager_controller.cli.terminal import note
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.errors import ControllerError, Reason
+from secret_manager_controller.grants import Grants, Tenancy
 from secret_manager_controller.model.observed import OwnerMark
 from secret_manager_controller.model.report import Report
 from secret_manager_controller.model.secret import HashKey
@@ -29,7 +30,7 @@ from secret_manager_controller.render.kustomize import DEFAULT_BINARY, Kustomize
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.request import Progress, Request
 from secret_manager_controller.sources.worktree import WorktreeSource
-from secret_manager_controller.tenancy import Grants, Tenancy, authorize
+from secret_manager_controller.tenancy import authorize
 from secret_manager_controller.unwrapping import AllowedKeys, DataKeyFinder
 
 HASH_KEY_BYTES = 32

@@ -14,10 +14,11 @@ from secret_manager_controller.cli.output import Body
 from secret_manager_controller.cli.terminal import note, printable, say
 from secret_manager_controller.cli.view import status_of
 from secret_manager_controller.errors import AccessDenied, ConfigError
+from secret_manager_controller.grants import Decision, Grants, Mode, Tenancy
 from secret_manager_controller.kube import NAMESPACES, SECRET_MANAGER_POLICIES, KubeClient, KubeError
 from secret_manager_controller.model.policy import Policy, parse_policy
 from secret_manager_controller.model.spec import SourceKind, Spec, parse_spec
-from secret_manager_controller.tenancy import Decision, Grants, Mode, Tenancy, authorize, explain
+from secret_manager_controller.tenancy import authorize, explain
 
 
 @click.group("policy")

@@ -22,11 +22,11 @@ from secret_manager_controller.controller.settings import LONGEST_EFFECT, Settin
 from secret_manager_controller.controller.startup import StartupError
 from secret_manager_controller.controller.sweep import KindInstalled
 from secret_manager_controller.controller.wiring import Parts, wired
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.kube import (
     ApiServer,
     KubeConfigError,
 )
-from secret_manager_controller.tenancy import Mode
 
 logger = logging.getLogger("secret_manager_controller.controller.main")  # `__main__` when run by -m.
 

@@ -16,10 +16,10 @@ from lease_sharding import errors as sharding_errors
 from lease_sharding import settings as sharding
 from secret_manager_controller import kube
 from secret_manager_controller.errors import foreign
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.providers import calls
 from secret_manager_controller.render.kustomize import DEFAULT_BINARY
 from secret_manager_controller.render.sandbox import Limits
-from secret_manager_controller.tenancy import Mode
 from secret_manager_controller.unwrapping import AllowedKeys
 
 DEFAULT_NAMESPACE = "microscaler-system"

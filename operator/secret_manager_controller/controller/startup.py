@@ -7,6 +7,7 @@ from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.settings import Settings
 from secret_manager_controller.errors import ControllerError
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.kube import (
     NAMESPACES,
     SECRET_MANAGER_CONFIGS,
@@ -16,7 +17,6 @@ from secret_manager_controller.kube import (
     ResourcePath,
 )
 from secret_manager_controller.model.secret import HashKey
-from secret_manager_controller.tenancy import Mode
 
 
 class StartupError(Exception):

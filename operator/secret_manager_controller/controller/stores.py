@@ -7,11 +7,11 @@ from collections import OrderedDict
 
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.errors import ConfigError, Reason, RetryableError
+from secret_manager_controller.grants import Grants
 from secret_manager_controller.model.spec import Spec
 from secret_manager_controller.providers.protocol import CallObserver, Provider
 from secret_manager_controller.providers.registry import PROVIDERS, Login, store_name
 from secret_manager_controller.providers.settings import Environment
-from secret_manager_controller.tenancy import Grants
 
 MAX_PROVIDERS = 256
 """Most providers kept open; an AWS one takes 0.2 MB beside its threads."""

@@ -45,7 +45,7 @@ class Traces(Protocol):
             key: the object's request key.
             spec: its spec.
             namespace: its namespace.
-            denied: why its traces may go nowhere, see `tenancy.Access`.
+            denied: why its traces may go nowhere, see `grants.Access`.
         """
         ...
 

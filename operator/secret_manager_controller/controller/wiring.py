@@ -44,6 +44,7 @@ from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.decrypt.decryptor import Decryptor
 from secret_manager_controller.decrypt.pgp import sweep_gpg_homes
+from secret_manager_controller.grants import Mode, Tenancy
 from secret_manager_controller.kube import (
     LEASE_GROUP,
     ApiServer,
@@ -62,7 +63,6 @@ from secret_manager_controller.sources.flux import FluxSource
 from secret_manager_controller.sources.git.private import sweep_private_directories
 from secret_manager_controller.sources.git.repositories import GitRepositories
 from secret_manager_controller.sources.kinds import SourceOfKind
-from secret_manager_controller.tenancy import Mode, Tenancy
 from secret_manager_controller.unwrapping import DataKeyFinder
 
 LEFT_TO_OTHERS, LEFT_TO_OTHER_KINDS = 4, 8

@@ -26,6 +26,7 @@ import yaml
 
 from lease_sharding.leases import GROUP, Names, config_lease, format_lease, placeholder, released
 from secret_manager_controller.crd import KINDS, custom_resource_definition
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.kube import (
     GIT_REPOSITORIES,
     LEASE_GROUP,
@@ -35,7 +36,6 @@ from secret_manager_controller.kube import (
     SECRETS,
     ResourcePath,
 )
-from secret_manager_controller.tenancy import Mode
 from secret_manager_controller.testing import processes, rbac
 from secret_manager_controller.testing.artifacts import Artifact, ArtifactServer, git_repository_status
 from secret_manager_controller.testing.aws import AwsServer

@@ -14,9 +14,9 @@ from secret_manager_controller.controller.sweep import KindInstalled, Sweeper
 from secret_manager_controller.controller.watch_progress import WatchProgress
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.errors import Reason, RetryableError
+from secret_manager_controller.grants import SourceGrant
 from secret_manager_controller.kube import GIT_REPOSITORIES, SECRET_MANAGER_CONFIGS, KubeError
 from secret_manager_controller.sources.flux import revision_of
-from secret_manager_controller.tenancy import SourceGrant
 
 KINDS = {"GitRepository": GIT_REPOSITORIES}
 REPO = SourceGrant("GitRepository", "flux-system", "repo")

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.secrets import SecretReader
 from secret_manager_controller.errors import AccessDenied, ControllerError, PermanentError, Reason, RetryableError
+from secret_manager_controller.grants import SecretGrant
 from secret_manager_controller.kube import SECRETS, KubeError
 from secret_manager_controller.sources.git.github import app_jwt, installation_token
 from secret_manager_controller.sources.git.login import GithubApp
 from secret_manager_controller.sources.git.remote import parse_remote
-from secret_manager_controller.tenancy import SecretGrant
 
 HTTPS = parse_remote("https://git.example/org/repo", of="it")
 SSH = parse_remote("git@git.example:org/repo", of="it")

@@ -7,7 +7,7 @@ import pytest
 from controller_telemetry.logs import LogFormat
 from lease_sharding.settings import Settings as ShardingSettings
 from secret_manager_controller.controller.settings import Settings, SettingsError
-from secret_manager_controller.tenancy import Mode
+from secret_manager_controller.grants import Mode
 from secret_manager_controller.unwrapping import AllowedKeys
 
 KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0c6f"

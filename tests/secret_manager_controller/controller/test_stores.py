@@ -8,9 +8,10 @@ from secret_manager_controller.controller import stores as stores_module
 from secret_manager_controller.controller.secrets import SECRET_TTL, SecretReader
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.errors import ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.grants import Tenancy
 from secret_manager_controller.kube import SECRETS
 from secret_manager_controller.model.spec import parse_spec
-from secret_manager_controller.tenancy import Tenancy, authorize
+from secret_manager_controller.tenancy import authorize
 from secret_manager_controller.testing.clocks import ManualClock
 from secret_manager_controller.testing.store import FakeProvider, FakeStore
 

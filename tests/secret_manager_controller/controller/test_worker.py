@@ -20,11 +20,11 @@ from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.subject import object_path
 from secret_manager_controller.controller.worker import Worker
 from secret_manager_controller.errors import AccessDenied, ConfigError, PermanentError, Reason, RetryableError
+from secret_manager_controller.grants import Access
 from secret_manager_controller.kube import KubeError
 from secret_manager_controller.model.annotations import DELETION_POLICY, FINALIZER, RECONCILE, TRACEPARENT
 from secret_manager_controller.model.inventory import InventoryEntry
 from secret_manager_controller.model.report import Failure, Report
-from secret_manager_controller.tenancy import Access
 from secret_manager_controller.testing.clocks import ManualClock
 
 KEY = "team-a/idam"
