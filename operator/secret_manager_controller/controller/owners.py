@@ -9,11 +9,15 @@ from secret_manager_controller.model.observed import OwnerMark
 
 
 class ClusterOwners:
-    """Asks the API server for each owner: a cache that is still filling would take a living owner for dead."""
+    """Asks the API server for each owner: a cache that is still filling would take a living owner for dead.
+
+    Attributes:
+        cluster: the id of this cluster.
+    """
 
     def __init__(self, kube: KubeClient, cluster: str) -> None:
         self._kube = kube
-        self._cluster = cluster
+        self.cluster = cluster
 
     async def living(self, marks: Collection[OwnerMark]) -> frozenset[OwnerMark]:
         """Return those of the marks whose object exists; one of another cluster, or in doubt, counts as living."""
@@ -21,7 +25,7 @@ class ClusterOwners:
 
     async def _lives(self, mark: OwnerMark) -> bool:
         namespace, _, name = mark.owner.partition("/")
-        if mark.cluster != self._cluster or not name:
+        if mark.cluster != self.cluster or not name:
             return True
         try:
             return await self._kube.get(SECRET_MANAGER_CONFIGS.url(namespace, name)) is not None

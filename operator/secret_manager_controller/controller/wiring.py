@@ -53,7 +53,7 @@ from secret_manager_controller.kube import (
 from secret_manager_controller.model.secret import HashKey
 from secret_manager_controller.model.spec import SourceKind
 from secret_manager_controller.providers.budget import SHARED_BUDGETS
-from secret_manager_controller.reconcile import NoPolicies, Reconciler
+from secret_manager_controller.reconcile import NoPolicies, Policies, Reconciler
 from secret_manager_controller.render.kustomize import Kustomize, sweep_builds
 from secret_manager_controller.render.renderer import Renderer
 from secret_manager_controller.render.sandbox import Limits
@@ -115,16 +115,9 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         stack.push_async_callback(stores.aclose)
         keys = KeyRings(reader)
         waiting = KeyWaiters(keys, queue.add)
-        reconciler = Reconciler(
-            source=sources.of_kinds,
-            keys=keys,
-            stores=stores,
-            owners=ClusterOwners(kube, cluster),
-            renderer=renderer_of(settings, hash_key),
-            cluster=cluster,
-            tenancy=tenancy_of(settings, os.environ),
-            policies=book if isolated else NoPolicies(),
-            data_keys=DataKeyFinder(settings.kms_keys),
+        owners, policies = ClusterOwners(kube, cluster), book if isolated else NoPolicies()
+        reconciler = reconciler_of(
+            settings, sources, owners, keys=keys, stores=stores, hash_key=hash_key, policies=policies
         )
         progress = WatchProgress(loop.time)
         dispatcher = Dispatcher(
@@ -139,16 +132,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         )
         metrics.queue_depth.set_function(lambda: len(queue))
         metrics.registry.register(ShardCollector(member=member, cache=cache, queue=queue))
-        metrics.registry.register(
-            ObjectCollector(
-                reasons=metrics.reasons,
-                cache=cache,
-                sources=sources.watched,
-                progress=progress,
-                owns=work.owns,
-                per_object=settings.metrics_per_object,
-            )
-        )
+        told = objects_told(settings, metrics, cache=cache, sources=sources, progress=progress, work=work)
+        metrics.registry.register(told)
         worker = Worker(
             kube=kube,
             reconciler=reconciler,
@@ -162,6 +147,26 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
         statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
         yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, progress, statuses)
+
+
+def objects_told(
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    cache: ObjectCache,
+    sources: Sources,
+    progress: WatchProgress,
+    work: OwnedWork,
+) -> ObjectCollector:
+    """Return what tells of this replica's objects."""
+    return ObjectCollector(
+        reasons=metrics.reasons,
+        cache=cache,
+        sources=sources.watched,
+        progress=progress,
+        owns=work.owns,
+        per_object=settings.metrics_per_object,
+    )
 
 
 def remove_leftovers() -> None:
@@ -220,6 +225,30 @@ async def opened_sources(
             cache=snapshots,
         )
         yield Sources(watched, repositories, SourceOfKind({SourceKind.APPLICATION: argo}, default=flux))
+
+
+def reconciler_of(
+    settings: Settings,
+    sources: Sources,
+    owners: ClusterOwners,
+    *,
+    keys: KeyRings,
+    stores: CachedStores,
+    hash_key: HashKey,
+    policies: Policies,
+) -> Reconciler:
+    """Return what drives the stores of all objects towards Git."""
+    return Reconciler(
+        source=sources.of_kinds,
+        keys=keys,
+        stores=stores,
+        owners=owners,
+        renderer=renderer_of(settings, hash_key),
+        cluster=owners.cluster,
+        tenancy=tenancy_of(settings, os.environ),
+        policies=policies,
+        data_keys=DataKeyFinder(settings.kms_keys),
+    )
 
 
 def renderer_of(settings: Settings, hash_key: HashKey) -> Renderer:
