@@ -18,6 +18,7 @@ RUN python3 -m venv /opt/build && /opt/build/bin/pip install --quiet --no-cache-
 RUN python3 -m venv /opt/smc && /opt/smc/bin/pip install --quiet --no-cache-dir --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
+COPY deploy/install.yaml deploy/
 COPY sharding sharding
 COPY telemetry telemetry
 RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /out .

@@ -13,7 +13,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-monorepo bench-repository clean
+.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-resources bench-monorepo bench-repository clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,10 @@ bench-sharding: $(READY) ## Measure three replicas: lease writes, handover, take
 bench-scale: $(READY) ## Measure one replica with 10,000 objects in 500 namespaces; takes minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py $(BENCH_PARTS) >/dev/null
 	@$(BIN)/python bench/scale.py
+
+bench-resources: $(READY) ## Measure memory and CPU of a replica on three stores (OBJECTS=100); ends with a line of JSON.
+	@$(PYTHON) tools/build.py $(DEMO_PARTS) >/dev/null
+	@$(BIN)/python bench/resources.py --objects $(or $(OBJECTS),100)
 
 bench-peer: $(READY) ## Measure External Secrets Operator beside us, 1,000 secrets; five minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py etcd kube-apiserver flux-crds external-secrets external-secrets-crds >/dev/null

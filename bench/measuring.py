@@ -38,5 +38,14 @@ def cpu_seconds(pid: int) -> float:
 
 def resident_mb(pid: int) -> float:
     """Return the memory that a process holds."""
+    return _memory(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the most memory that a process has held."""
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))

@@ -121,8 +121,8 @@ def smc_plane(control_plane):
 def render_chart(tool):
     """Return a function that renders the chart for a namespace, with values as `--set` takes them."""
 
-    def render(namespace, *options, **values):
-        command = [tool("helm"), "template", "smc", ROOT / "helm" / "secret-manager-controller", *options]
+    def render(namespace, *options, chart=ROOT / "helm" / "secret-manager-controller", **values):
+        command = [tool("helm"), "template", "smc", chart, *options]
         command += ["--namespace", namespace, "--kube-version", "1.31.0"]
         command += [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
         rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,7 +1,9 @@
 """The chart: linted and rendered by the real helm, checked against the real API server, and its values against the schema."""
 
+import functools
 import importlib.util
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -31,15 +33,9 @@ def helm(tool):
 
 
 @pytest.fixture(scope="session")
-def render(helm):
+def render(render_chart):
     """Return a function that renders the chart with values, as `--set` takes them."""
-
-    def run(**values):
-        options = [part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
-        rendered = helm("template smc", "--namespace", NAMESPACE, *options)
-        return [manifest for manifest in yaml.safe_load_all(rendered) if manifest]
-
-    return run
+    return functools.partial(render_chart, NAMESPACE)
 
 
 def of_kind(manifests, kind):
@@ -62,6 +58,8 @@ def test_helm_finds_nothing_to_complain_about(helm):
         ("identity.aws.roleArn=role", "'/identity/aws/roleArn'", "does not match pattern"),
         ("networkPolicy.egress.stores.ports[0]=https", "'/networkPolicy/egress/stores/ports/0'", "want integer"),
         ("podAnnotations.a=1", "'/podAnnotations/a'", "want string"),
+        ("serviceMonitor.enabled=maybe", "'/serviceMonitor/enabled'", "want boolean"),
+        ("dashboards.folder=ours", "'/dashboards'", "additional properties 'folder' not allowed"),
         ("image.digest=latest", "'/image/digest'", "does not match pattern"),
     ],
 )
@@ -184,6 +182,29 @@ def test_a_pod_monitor_finds_the_metrics_port(render):
     assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+
+
+def test_a_service_monitor_finds_the_service_and_its_port(render):
+    manifests = render(serviceMonitor__enabled="true", serviceMonitor__labels__release="prometheus")
+    monitor, service = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "Service")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_dashboards_are_a_config_map_that_grafana_looks_for(render, tmp_path):
+    copied = shutil.copytree(CHART, tmp_path / "chart")
+    dashboards = copied / "files" / "dashboards"
+    dashboards.mkdir(exist_ok=True)
+    (dashboards / "of-a-test.json").write_text('{"title": "{{ a template of Grafana }}"}')
+    found = of_kind(render(chart=copied, dashboards__enabled="true"), "ConfigMap")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["data"].keys() == {path.name for path in dashboards.glob("*.json")}
+    assert found["data"]["of-a-test.json"] == (dashboards / "of-a-test.json").read_text()
+    assert not [each for each in render(chart=copied) if each["kind"] == "ConfigMap"]
+    shutil.rmtree(dashboards)
+    assert not [each for each in render(chart=copied, dashboards__enabled="true") if each["kind"] == "ConfigMap"]
 
 
 PATHS = {

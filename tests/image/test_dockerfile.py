@@ -169,3 +169,8 @@ def test_every_verb_is_in_the_wheel(image):
     ran = run(image, "python3", "-c", code)
     assert ran.stderr == ""
     assert ran.stdout.startswith(str(image / "opt" / "smc"))
+
+
+def test_the_wheel_prints_the_manifests_that_install_it(image):
+    ran = run(image, "msmctl", "install", "--print")
+    assert (ran.stderr, ran.stdout) == ("", (ROOT / "deploy" / "install.yaml").read_text())

@@ -19,6 +19,7 @@ from secret_manager_controller.cli.errors import ExitCode
 VERBS = {
     "apply": "Make the store equal to a directory, once and without a cluster.",
     "check": "Check the cluster, the CRDs, the sources and the controller's rights.",
+    "install": "Print the manifests that install the controller.",
     "migrate": "Print the v1 form of SecretManagerConfigs in an older form.",
     "list": "List SecretManagerConfigs.",
     "plan": "Show what apply would change, without a cluster.",
