@@ -10,8 +10,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class OtlpBackend:
 
     Attributes:
         spans: what arrived, in that order.
+        metrics: the last that arrived under each name.
         bodies: the requests as they arrived, unpacked.
         headers: those of the last request.
         status: what is answered.
@@ -71,6 +74,7 @@ class OtlpBackend:
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
+        self.metrics: dict[str, Metric] = {}
         self.bodies: list[bytes] = []
         self.headers: dict[str, str] = {}
         self.paths: list[str] = []
@@ -96,6 +100,12 @@ class OtlpBackend:
     def tree(self, trace_id: str) -> list[str]:
         """Return a trace's spans as lines, children below their parents and indented, by the order of arrival."""
         return tree(span for span in self.spans if span.trace_id == trace_id)
+
+    def take_metrics(self, body: bytes) -> None:
+        """Keep what one request with metrics holds."""
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for scope in resource.scope_metrics:
+                self.metrics |= {metric.name: metric for metric in scope.metrics}
 
     def take(self, body: bytes) -> None:
         """Keep what one request holds."""
@@ -135,7 +145,8 @@ def _handler_of(backend: OtlpBackend) -> type[BaseHTTPRequestHandler]:
             backend.headers = {name.lower(): value for name, value in self.headers.items()}
             backend.paths.append(self.path)
             if backend.status is HTTPStatus.OK:
-                backend.take(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+                take = backend.take_metrics if self.path.endswith("/metrics") else backend.take
+                take(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             self.send_response(backend.status)
             if backend.location is not None:
                 self.send_header("Location", backend.location)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from controller_telemetry.testing import OtlpBackend
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS
 from secret_manager_controller.testing import prometheus
 from secret_manager_controller.testing.replicas import SHARDS, SHORT_SESSIONS, Replicas
@@ -24,14 +25,20 @@ NOBODY = "http://127.0.0.1:9"  # Traces are recorded, and go nowhere.
 class Scraped:
     """Replicas under load, and the Prometheus that scrapes them."""
 
-    def __init__(self, stack, replicas, prometheus):
+    def __init__(self, stack, replicas, prometheus, otlp):
         self.stack = stack
         self.replicas = replicas
         self.prometheus = prometheus
+        self.otlp = otlp
 
     def start(self):
         """Start a replica and return it when each has its share and all are scraped."""
-        replica = self.replicas.start(OTEL_EXPORTER_OTLP_ENDPOINT=NOBODY)
+        replica = self.replicas.start(
+            OTEL_EXPORTER_OTLP_ENDPOINT=NOBODY,
+            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{self.otlp.url}/v1/metrics",
+            OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="http/protobuf",
+            OTEL_METRIC_EXPORT_INTERVAL="1000",
+        )
         self.stack.wait("its port", lambda: replica.controller.port)
         self.scrape()
         return replica
@@ -56,8 +63,12 @@ def scraped(stack, tool):
     workload = Workload(stack, namespaces=12, label="scraped")
     broken = workload.tenants.pop()  # Nothing changes it any more.
     try:
-        with Replicas(stack, **SHORT_SESSIONS) as replicas, prometheus.running(tool("prometheus")) as asked:
-            scraped = Scraped(stack, replicas, asked)
+        with (
+            Replicas(stack, **SHORT_SESSIONS) as replicas,
+            prometheus.running(tool("prometheus")) as asked,
+            OtlpBackend() as otlp,
+        ):
+            scraped = Scraped(stack, replicas, asked, otlp)
             for _ in range(3):
                 scraped.start()
             replicas.wait_balanced()
@@ -96,6 +107,13 @@ def test_a_latency_leads_to_its_trace(scraped, what):
     selector = f"secret_manager_{what}_duration_seconds_bucket"
     found = scraped.stack.wait("an exemplar", lambda: scraped.prometheus.exemplars(selector))
     assert all(len(labels["trace_id"]) == 32 for labels in found)
+
+
+def test_the_same_series_arrive_by_otlp(scraped, served_families):
+    suffixes = {"counter": "_total", "info": "_info"}
+    served = {family.name + suffixes.get(family.type, "") for family in served_families}
+    switched_on = {"secret_manager_object_ready"}
+    scraped.stack.wait("every series", lambda: set(scraped.otlp.metrics) == served - switched_on)
 
 
 def test_series_of_shards_disappear_from_who_hands_them_over(scraped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,14 @@ HTTP_PORT: Final = 4318
 """OTLP's port for HTTP; 4317 is gRPC's. https://opentelemetry.io/docs/specs/otlp/"""
 TRACES_PATH: Final = "/v1/traces"
 SERVICE_NAME: Final = "secret-manager-controller"
+
+
+class Signal(enum.StrEnum):
+    """What the standard variables tell apart."""
+
+    TRACES = "TRACES"
+    METRICS = "METRICS"
+
 
 Environment = Mapping[str, str]
 TOO_MANY: Final = RetryableError(
@@ -127,8 +136,8 @@ class ObjectTraces:
         return secret.data
 
 
-def default_settings(environment: Environment) -> TraceSettings | None:
-    """Return where traces go by the standard variables, None if they name no endpoint.
+def default_settings(environment: Environment, signal: Signal = Signal.TRACES) -> TraceSettings | None:
+    """Return where traces, or metrics, go by the standard variables, None if they name no endpoint.
 
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 
@@ -137,13 +146,13 @@ def default_settings(environment: Environment) -> TraceSettings | None:
     """
 
     def variable(name: str) -> str | None:
-        return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
+        return environment.get(f"OTEL_EXPORTER_OTLP_{signal}_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
 
-    endpoint, exporter = variable("ENDPOINT"), environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    endpoint, exporter = variable("ENDPOINT"), environment.get(f"OTEL_{signal}_EXPORTER") or "otlp"
     if not endpoint or exporter == "none" or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     if exporter != "otlp":
-        raise ValueError(f"OTEL_TRACES_EXPORTER={exporter!r}: expected otlp or none")
+        raise ValueError(f"OTEL_{signal}_EXPORTER={exporter!r}: expected otlp or none")
     protocol = variable("PROTOCOL")
     if protocol not in (None, *OtlpProtocol):
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol!r}: expected {' or '.join(OtlpProtocol)}")
@@ -152,15 +161,17 @@ def default_settings(environment: Environment) -> TraceSettings | None:
     resource |= parse_env_headers(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""), liberal=True)
     if name := environment.get("OTEL_SERVICE_NAME"):
         resource["service.name"] = name
+    path = f"/v1/{signal.lower()}"
     destination = destination_of(
         endpoint,
+        path=path,
         grpc=None if protocol is None else protocol == OtlpProtocol.GRPC,
         headers=headers,
         ca=_certificates(variable("CERTIFICATE")),
     )
-    base = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" not in environment
-    if base and not destination.grpc and not destination.endpoint.endswith(TRACES_PATH):
-        destination = replace(destination, endpoint=destination.endpoint.rstrip("/") + TRACES_PATH)
+    base = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" not in environment
+    if base and not destination.grpc and not destination.endpoint.endswith(path):
+        destination = replace(destination, endpoint=destination.endpoint.rstrip("/") + path)
     return TraceSettings(destination, tuple(sorted(resource.items())))
 
 
@@ -178,12 +189,18 @@ def _certificates(path: str | None) -> bytes | None:
 
 
 def destination_of(
-    endpoint: str, *, grpc: bool | None = None, headers: Mapping[str, str] | None = None, ca: bytes | None = None
+    endpoint: str,
+    *,
+    path: str = TRACES_PATH,
+    grpc: bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    ca: bytes | None = None,
 ) -> Destination:
     """Return a destination.
 
     Args:
         endpoint: a collector's address; with HTTP, one without a path gets OTLP's.
+        path: OTLP's, of the kind of signal.
         grpc: whether gRPC is spoken; by default on any port but HTTP's.
         headers: sent along.
         ca: certificates to trust in place of the system's.
@@ -192,7 +209,7 @@ def destination_of(
     if grpc is None:
         grpc = url.port != HTTP_PORT and url.path in ("", "/")
     if not grpc and url.path in ("", "/"):
-        endpoint = endpoint.rstrip("/") + TRACES_PATH
+        endpoint = endpoint.rstrip("/") + path
     return Destination(endpoint, grpc, tuple(sorted((headers or {}).items())), ca)
 
 

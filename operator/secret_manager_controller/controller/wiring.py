@@ -25,6 +25,7 @@ from secret_manager_controller.controller.git_logins import GitLogins
 from secret_manager_controller.controller.keys import KeyRings
 from secret_manager_controller.controller.keywait import KeyWaiters
 from secret_manager_controller.controller.kinds import Kinds
+from secret_manager_controller.controller.metric_push import pushed
 from secret_manager_controller.controller.metrics import Metrics
 from secret_manager_controller.controller.object_metrics import ObjectCollector
 from secret_manager_controller.controller.owners import ClusterOwners
@@ -38,7 +39,7 @@ from secret_manager_controller.controller.startup import StartupError, read_clus
 from secret_manager_controller.controller.stores import CachedStores
 from secret_manager_controller.controller.sweep import Sweeper
 from secret_manager_controller.controller.trace_metrics import TraceCollector
-from secret_manager_controller.controller.traces import ObjectTraces
+from secret_manager_controller.controller.traces import Environment, ObjectTraces
 from secret_manager_controller.controller.watch_progress import WatchProgress
 from secret_manager_controller.controller.watched_sources import WatchedSources
 from secret_manager_controller.controller.worker import Worker
@@ -108,7 +109,8 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
         queue = WorkQueue(clock=loop.time, lane_of=cache.lane_of, widths=widths_of(settings.workers))
         reader = SecretReader(kube, clock=loop.time)
         sources = await stack.enter_async_context(opened_sources(settings, kube, kinds, reader))
-        traces = stack.enter_context(object_traces(reader, metrics))
+        telemetry = without_ambient_settings(os.environ)
+        traces = stack.enter_context(object_traces(reader, metrics, telemetry))
         work = OwnedWork(cache=cache, queue=queue, metrics=metrics, distrust=sources.distrust, dropped=traces.release)
         member = await stack.enter_async_context(member_of(settings, server, work))
         stores = CachedStores(reader, os.environ, metrics.record_call)
@@ -144,6 +146,7 @@ async def wired(settings: Settings, server: ApiServer) -> AsyncIterator[Parts]:
             gone=dispatcher.forget,
             waiting=waiting,
         )
+        await stack.enter_async_context(metric_push(metrics, telemetry))
         sweeper = Sweeper(kube, dispatcher, kinds, book if isolated else None)
         statuses = PolicyStatusWriter(kube, book, lambda: cache) if isolated else None
         yield Parts(queue, worker, dispatcher, sweeper, member, work, metrics, kinds, waiting, progress, statuses)
@@ -259,8 +262,13 @@ def renderer_of(settings: Settings, hash_key: HashKey) -> Renderer:
 
 
 @contextmanager
-def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTraces]:
+def object_traces(reader: SecretReader, metrics: Metrics, telemetry: Environment) -> Iterator[ObjectTraces]:
     """Make what tells where traces go, and send at the end what is still queued.
+
+    Args:
+        reader: reads Secrets.
+        metrics: told what becomes of spans.
+        telemetry: the controller's `OTEL_*` variables.
 
     Raises:
         StartupError: an `OTEL_*` variable cannot be used.
@@ -268,7 +276,7 @@ def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTrac
     tracers = Tracers()
     agent = {name: os.environ[name] for name in ("DD_AGENT_HOST",) if name in os.environ}
     try:
-        traces = ObjectTraces(tracers, reader, without_ambient_settings(os.environ) | agent)
+        traces = ObjectTraces(tracers, reader, {**telemetry, **agent})
     except ValueError as error:
         raise StartupError(f"cannot start: {error}") from error
     metrics.registry.register(TraceCollector(tracers))
@@ -276,6 +284,21 @@ def object_traces(reader: SecretReader, metrics: Metrics) -> Iterator[ObjectTrac
         yield traces
     finally:
         tracers.shutdown(TRACES_END_TIMEOUT)
+
+
+@asynccontextmanager
+async def metric_push(metrics: Metrics, telemetry: Environment) -> AsyncIterator[None]:
+    """Send metrics by OTLP too, where the `OTEL_*` variables ask for it.
+
+    Raises:
+        StartupError: one of them cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(pushed(metrics.registry, telemetry))
+        except ValueError as error:
+            raise StartupError(f"cannot start: {error}") from error
+        yield
 
 
 def gone(key: str, *, metrics: Metrics, traces: ObjectTraces) -> None:
