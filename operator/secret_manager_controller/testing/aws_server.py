@@ -155,8 +155,11 @@ class AwsApplication:
             raise AwsError("UnknownOperationException", "There is no such service here.")
         url = f"http://{request.headers['host']}{request.path}"
         asked = MotoRequest.from_primitives(request.method, url, request.headers, request.body)
-        with self.lock:
-            status, _, body = service.url_paths["{0}/$"](asked, url, asked.headers)
+        try:
+            with self.lock:
+                status, _, body = service.url_paths["{0}/$"](asked, url, asked.headers)
+        except NotImplementedError as error:  # moto's own answer to what it does not know.
+            raise AwsError("UnknownOperationException", str(error)) from None
         if status < 400:
             return Answer(status, body.encode())
         # The service answers 400 where moto says 404.

@@ -456,5 +456,6 @@ def test_a_connection_serves_one_request_after_the_other(aws):
     assert None not in sockets
 
 
-def test_a_service_that_is_not_here_is_refused(aws):
+def test_what_is_not_here_is_refused(aws, client):
     assert refused(aws.client("sqs").list_queues)[1] == 400
+    assert refused(client.stop_replication_to_replica, SecretId="a") == ("UnknownOperationException", 400)
