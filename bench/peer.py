@@ -35,7 +35,9 @@ from secret_manager_controller.testing.tenants import Tenant
 EXTERNAL_SECRETS = "external-secrets.io"
 PUSH_SECRETS = ResourcePath(EXTERNAL_SECRETS, "v1alpha1", "pushsecrets")
 SECRET_STORES = ResourcePath(EXTERNAL_SECRETS, "v1", "secretstores")
-CONCURRENT = 10
+CONCURRENT = 10  # Objects at a time.
+WORKERS = 14
+"""Of which the objects of one account occupy three in four, so that ten of them are worked on at a time."""
 REFRESH = "1m"
 QUIET = 60.0  # Seconds without a change: each object's turn comes once.
 SETTLE = 5.0  # Seconds after the last object is ready, for what is still under way.
@@ -143,7 +145,7 @@ def ours(stack: Stack, *, objects: int, each: int) -> Figures:
         statuses = (body.get("status") or {} for body in everywhere(stack, SECRET_MANAGER_CONFIGS))
         return sum(status.get("secretsSynced") == each for status in statuses)
 
-    with stack.controller(WORKERS=str(CONCURRENT), LOG_LEVEL="info") as controller:
+    with stack.controller(WORKERS=str(WORKERS), LOG_LEVEL="info") as controller:
         figures = measure(
             "ours",
             stack,
