@@ -158,8 +158,8 @@ class AwsApplication:
         try:
             with self.lock:
                 status, _, body = service.url_paths["{0}/$"](asked, url, asked.headers)
-        except NotImplementedError as error:  # moto's own answer to what it does not know.
-            raise AwsError("UnknownOperationException", str(error)) from None
+        except NotImplementedError as unknown:  # moto's own answer to what it does not know.
+            raise AwsError("UnknownOperationException", str(unknown)) from None
         if status < 400:
             return Answer(status, body.encode())
         # The service answers 400 where moto says 404.
