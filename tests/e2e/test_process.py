@@ -92,6 +92,19 @@ def test_a_cut_watch_is_opened_again_and_misses_nothing(proxy, through, tenant):
         tenant.applied(tenant.commit(A="2"), timeout=10)
 
 
+def test_a_watch_that_hangs_is_told_by_what_listings_show(stack, proxy, through, tenant):
+    lag = "secret_manager_watch_lag_seconds"
+    with through(SWEEP_INTERVAL_SECONDS="1") as controller:
+        synced(tenant)
+        stack.wait("the watches to be up to date", lambda: metric(controller, lag) == 0)
+        with proxy.hanging_watches():
+            artifact = tenant.commit(A="2")
+            stack.wait("the lag", lambda: metric(controller, lag, kind="GitRepository") > 0)
+            assert controller.http("/healthz") == (200, "ok\n")  # It may still be only late.
+        tenant.applied(artifact)
+        stack.wait("the lag to be over", lambda: metric(controller, lag) == 0)
+
+
 def test_a_watch_that_is_refused_for_good_ends_the_process(stack, through, proxy, tenant):
     """401 with credentials that do not change; after 503 for a minute kopf gives up as well.
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import kopf
 
+from secret_manager_controller.controller.heartbeat import Heartbeat
 from secret_manager_controller.controller.kinds import Kinds
 from secret_manager_controller.kube import (
     NAMESPACES,
@@ -71,7 +72,13 @@ class ChangeSink(Protocol):
 
 
 class Informer(Protocol):
-    """Lists and watches the cluster until told to stop."""
+    """Lists and watches the cluster until told to stop.
+
+    Attributes:
+        heartbeat: of the event loop that watches.
+    """
+
+    heartbeat: Heartbeat
 
     async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """Report to `sink` until `stop` is set; `started` is set once the watches are being opened.
@@ -93,12 +100,13 @@ class KopfInformer:
             server: the API server.
             policies: whether policies and namespaces are watched too, as mode isolated needs it.
         """
+        self.heartbeat = Heartbeat("event loop of the watches")
         self._server = server
         self._policies = policies
 
     async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """See `Informer.run`; the sink and `started` are called in the caller's loop."""
-        loop, operator = asyncio.get_running_loop(), _OperatorThread()
+        loop, operator = asyncio.get_running_loop(), _OperatorThread(self.heartbeat)
 
         def here(call: Callable[..., object], *arguments: object) -> None:
             with contextlib.suppress(RuntimeError):  # The caller's loop has ended, and nobody is to be told.
@@ -158,7 +166,8 @@ class WatchesEnded(Exception):  # noqa: N818 - it tells an event.
 class _OperatorThread:
     """`kopf.operator` in a daemon thread, so that not even a hanging one keeps the process alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._wanted = threading.Event()
@@ -208,11 +217,13 @@ class _OperatorThread:
             )
         )
         announcing = asyncio.create_task(_announce(opening, ready))
+        beating = asyncio.create_task(self._heartbeat.run())
         closing = asyncio.create_task(ending.wait())
         first: list[asyncio.Future[Any]] = [operator, closing]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait([operator], timeout=END_TIMEOUT)
         announcing.cancel()
+        beating.cancel()
         closing.cancel()
         # It is told from here: if kopf hangs, so does the end of this loop.
         self._tell(operator.exception() if operator.done() else WatchesEnded(f"kopf did not end in {END_TIMEOUT:g} s"))

@@ -15,6 +15,7 @@ from typing import Any
 from controller_telemetry.logs import configure_logging
 from lease_sharding.errors import LeaseShardingError
 from secret_manager_controller import __version__
+from secret_manager_controller.controller.heartbeat import Heartbeat, watched
 from secret_manager_controller.controller.http import serve
 from secret_manager_controller.controller.informer import Informer, KopfInformer
 from secret_manager_controller.controller.queue import QueueClosed
@@ -50,11 +51,13 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
     asyncio.get_running_loop().set_exception_handler(log_unhandled)
     async with wired(settings, server) as parts, AsyncExitStack() as stack:
         background: list[asyncio.Task[None]] = []
+        heartbeat = Heartbeat("event loop")
+        stack.enter_context(watched(heartbeat, informer.heartbeat))
         endpoints = serve(
             host=settings.metrics_host,
             port=settings.metrics_port,
             registry=parts.metrics.registry,
-            healthy=lambda: unhealthy(parts, background),
+            healthy=lambda: unhealthy(parts, informer, background),
             ready=lambda: unready(parts),
         )
         try:
@@ -69,6 +72,7 @@ async def run(settings: Settings, server: ApiServer, informer: Informer, stop: a
         background.append(asyncio.create_task(sweeps, name="sweeper"))
         background.append(asyncio.create_task(_take_part(parts), name="membership"))
         background.append(asyncio.create_task(parts.waiting.run(), name="key watch"))
+        background.append(asyncio.create_task(heartbeat.run(), name="heartbeat"))
         if parts.policy_statuses is not None:
             statuses = parts.policy_statuses.run(caught_up=parts.sweeper.caught_up)
             background.append(asyncio.create_task(statuses, name="policy-statuses"))
@@ -94,10 +98,10 @@ class WatchLost(Exception):  # noqa: N818 - it tells an event.
     """The informer ended although nobody asked it to: e.g. the API server failed for a minute."""
 
 
-def unhealthy(parts: Parts, background: Iterable[asyncio.Task[None]]) -> str | None:
+def unhealthy(parts: Parts, informer: Informer, background: Iterable[asyncio.Task[None]]) -> str | None:
     """Return why the process should be restarted, or None if it need not."""
     ended = next((f"the {task.get_name()} has ended" for task in background if task.done()), None)
-    return ended or parts.progress.stalled()
+    return ended or informer.heartbeat.stuck() or parts.progress.stalled()
 
 
 def unready(parts: Parts) -> str | None:

@@ -53,6 +53,8 @@ class ApiProxy:
         self._delay = (0.0, "")
         self._passing = threading.Event()
         self._passing.set()
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._watches: set[socket.socket] = set()
@@ -66,6 +68,7 @@ class ApiProxy:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._passing.set()
+        self._flowing.set()
         self._server.shutdown()
         self._thread.join()
         self.cut_watches()
@@ -107,6 +110,15 @@ class ApiProxy:
             yield
         finally:
             self._passing.set()
+
+    @contextlib.contextmanager
+    def hanging_watches(self) -> Iterator[None]:
+        """Let watches show nothing as long as the context lasts, and all of it afterwards; the rest goes through."""
+        self._flowing.clear()
+        try:
+            yield
+        finally:
+            self._flowing.set()
 
     def cut_watches(self) -> None:
         """Break every watch that is open."""
@@ -164,6 +176,8 @@ class ApiProxy:
                 handler.end_headers()
                 for chunk in iter(functools.partial(response.read1, CHUNK), b""):
                     self._passing.wait()
+                    if is_watch:
+                        self._flowing.wait()
                     handler.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 handler.wfile.write(b"0\r\n\r\n")
 

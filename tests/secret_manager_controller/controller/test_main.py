@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from secret_manager_controller.controller.heartbeat import Heartbeat
 from secret_manager_controller.controller.main import WatchLost, failure_of, log_unhandled, unhealthy
 from secret_manager_controller.controller.sweep import KindInstalled
 from secret_manager_controller.controller.watch_progress import WatchProgress
@@ -61,11 +62,28 @@ async def test_what_ends_by_itself_is_told(error, told):
 async def test_a_watch_that_hangs_makes_the_process_unhealthy_and_says_which():
     now = 0.0
     progress = WatchProgress(lambda: now)
+    watches = SimpleNamespace(heartbeat=Heartbeat("event loop of the watches"))
     parts, running = SimpleNamespace(progress=progress), asyncio.create_task(asyncio.sleep(3600))
     progress.listed("GitRepository", 1)
-    assert unhealthy(parts, [running]) is None
+    assert unhealthy(parts, watches, [running]) is None
     now = 100.0
     progress.listed("GitRepository", 1)
-    assert unhealthy(parts, [running]) == "the watch of GitRepository has not shown for 100 s what two listings did"
-    assert unhealthy(parts, [await ended(None)]) == "the informer has ended"
+    assert (
+        unhealthy(parts, watches, [running])
+        == "the watch of GitRepository has not shown for 100 s what two listings did"
+    )
+    assert unhealthy(parts, watches, [await ended(None)]) == "the informer has ended"
     running.cancel()
+
+
+async def test_watches_whose_event_loop_is_stuck_make_the_process_unhealthy():
+    now = 0.0
+    heartbeat = Heartbeat("event loop of the watches", clock=lambda: now)
+    beat = asyncio.create_task(heartbeat.run())
+    await asyncio.sleep(0)
+    parts = SimpleNamespace(progress=WatchProgress(lambda: now))
+    assert unhealthy(parts, SimpleNamespace(heartbeat=heartbeat), []) is None
+    now = 11.0
+    told = unhealthy(parts, SimpleNamespace(heartbeat=heartbeat), [])
+    assert told.startswith("the event loop of the watches has not moved for 11 s, at ")
+    beat.cancel()
