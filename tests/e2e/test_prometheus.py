@@ -102,6 +102,12 @@ def test_no_panel_of_the_dashboard_is_empty_under_load(scraped, expression):
     assert scraped.stack.wait(expression, lambda: scraped.prometheus.query(expression))
 
 
+def test_no_label_names_an_object_or_a_secret(scraped):
+    ours = {"shard", "reason", "provider", "operation", "code", "kind", "outcome", "version", "le"}
+    targets = {"__name__", "instance", "job", "namespace", "pod"}
+    assert scraped.prometheus.labels('{__name__=~"secret_manager_.+"}') == ours | targets
+
+
 @pytest.mark.parametrize("what", ["reconciliation", "provider_operation"])
 def test_a_latency_leads_to_its_trace(scraped, what):
     selector = f"secret_manager_{what}_duration_seconds_bucket"

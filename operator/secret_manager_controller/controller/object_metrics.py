@@ -71,11 +71,9 @@ class ObjectCollector(Collector):
         return _family("objects_not_ready", text, ["shard", "reason"], found.items())
 
     def _ready(self) -> Metric:
-        rows = (
-            (tuple(key.split("/", 1)), float(reason == Reason.RECONCILIATION_SUCCEEDED))
-            for key, reason in self._reasons.items()
-        )
-        return _family("object_ready", "Whether an object is ready.", ["namespace", "name"], rows)
+        rows = (((key,), float(reason == Reason.RECONCILIATION_SUCCEEDED)) for key, reason in self._reasons.items())
+        # Not by `namespace`: that is the label of the pod's own, where Prometheus discovers pods.
+        return _family("object_ready", "Whether an object is ready.", ["object"], rows)
 
 
 def _family(name: str, text: str, labels: list[str], rows: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

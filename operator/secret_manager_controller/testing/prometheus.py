@@ -67,6 +67,10 @@ class Prometheus:
         samples = self.query(expression)
         return samples[0][1] if samples else None
 
+    def labels(self, selector: str) -> frozenset[str]:
+        """Return the names of all labels of the series that a selector finds."""
+        return frozenset(self._get("labels", **{"match[]": selector}))
+
     def exemplars(self, selector: str) -> Sequence[Mapping[str, str]]:
         """Return the labels of the exemplars of the last minute."""
         now = time.time()

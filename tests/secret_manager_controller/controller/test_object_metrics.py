@@ -64,7 +64,7 @@ def test_what_is_gone_or_handed_over_has_no_series_any_more(bench):
 
 def test_an_object_has_a_series_of_its_own_only_if_that_is_wanted(bench):
     bench.metrics.reasons |= {"red/a": FAILED, "red/b": READY}
-    told = [bench.sample("object_ready", per_object=on, namespace="red", name=n) for on in (False, True) for n in "ab"]
+    told = [bench.sample("object_ready", per_object=on, object=f"red/{n}") for on in (False, True) for n in "ab"]
     assert told == [None, None, 0, 1]
 
 
