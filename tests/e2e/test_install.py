@@ -21,8 +21,9 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 @pytest.fixture(scope="module")
 def chart(render_chart):
-    """Return the chart's manifests for mode shared."""
+    """Return the chart's manifests for mode shared, with every right that is optional but Argo CD's."""
     values = {"fullnameOverride": NAME, "tenancy__mode": "shared", "rbac__credentialSecrets": "{shared-login}"}
+    values |= {"rbac__listKeySecrets": "true"}
     return render_chart(CONTROLLER_NAMESPACE, "--skip-tests", **values)
 
 

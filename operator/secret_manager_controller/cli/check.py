@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import click
@@ -149,17 +149,24 @@ def _named(spec: Spec, namespace: str) -> Iterator[tuple[str, str]]:
 
 def role_of(namespace: str, names: list[str], account: Account) -> list[Mapping[str, object]]:
     """Return the Role that lets the controller read Secrets of a namespace, and its binding."""
-    metadata = {"name": f"{NAME}-secrets", "namespace": namespace}
-    api = "rbac.authorization.k8s.io"
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"]}
+    return bound_role(namespace, f"{NAME}-secrets", [rule], account)
+
+
+def bound_role(
+    namespace: str, name: str, rules: Iterable[Mapping[str, object]], account: Account
+) -> list[Mapping[str, object]]:
+    """Return a Role with rules as Kubernetes has them, and the RoleBinding that gives it to a ServiceAccount."""
+    metadata = {"name": name, "namespace": namespace}
+    api = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": account.name, "namespace": account.namespace}
     return [
-        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
+        {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": list(rules)},
         {
             "apiVersion": f"{api}/v1",
             "kind": "RoleBinding",
             "metadata": metadata,
-            "roleRef": {"apiGroup": api, "kind": "Role", "name": metadata["name"]},
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": name},
             "subjects": [subject],
         },
     ]

@@ -11,9 +11,7 @@ from typing import Any
 
 from secret_manager_controller.kube import ResourcePath
 
-RBAC = "rbac.authorization.k8s.io"
-ROLES = ResourcePath(RBAC, "v1", "roles")
-ROLE_BINDINGS = ResourcePath(RBAC, "v1", "rolebindings")
+ROLES = ResourcePath("rbac.authorization.k8s.io", "v1", "roles")
 FORBIDDEN = 403
 NOT_FOUND = 404
 
@@ -89,21 +87,3 @@ def rules(manifests: Iterable[Manifest]) -> Iterator[Rule]:
                     tuple(rule["verbs"]),
                     tuple(rule.get("resourceNames", ())),
                 )
-
-
-def role(namespace: str, name: str, rules: Iterable[Manifest], *, account: tuple[str, str]) -> Iterator[Manifest]:
-    """Yield a Role and the RoleBinding that gives it to a ServiceAccount.
-
-    Args:
-        namespace: where.
-        name: of both.
-        rules: as Kubernetes has them.
-        account: the ServiceAccount's namespace and name.
-    """
-    metadata = {"namespace": namespace, "name": name}
-    subject = {"kind": "ServiceAccount", "namespace": account[0], "name": account[1]}
-    reference = {"apiGroup": RBAC, "kind": "Role", "name": name}
-    version = f"{RBAC}/v1"
-    yield {"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": list(rules)}
-    binding = {"apiVersion": version, "kind": "RoleBinding", "metadata": metadata}
-    yield binding | {"roleRef": reference, "subjects": [subject]}

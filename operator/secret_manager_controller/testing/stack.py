@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from lease_sharding.leases import GROUP, Names, config_lease, format_lease, placeholder, released
+from secret_manager_controller.cli.check import Account, bound_role
 from secret_manager_controller.crd import KINDS, custom_resource_definition
 from secret_manager_controller.grants import Mode
 from secret_manager_controller.kube import (
@@ -193,8 +194,8 @@ class Stack:
     def allow(self, namespace: str, rules: Iterable[Manifest], *, name: str = "of-a-test") -> None:
         """Let the installed controllers do something in a namespace, by a Role there."""
         for account in self._accounts.values():
-            bound = (CONTROLLER_NAMESPACE, account)
-            for manifest in rbac.role(namespace, f"{name}-{account}", rules, account=bound):
+            whose = Account(CONTROLLER_NAMESPACE, account)
+            for manifest in bound_role(namespace, f"{name}-{account}", rules, whose):
                 self.apply(manifest)
 
     def expect_refusal(self, namespace: str, verb: str, resource: str) -> None:
