@@ -13,7 +13,7 @@ SCHEDULES ?= 2000
 SEED := $(or $(SEED),$(shell od -An -N2 -tu2 /dev/urandom | tr -d ' '))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-resources bench-monorepo bench-repository clean
+.PHONY: help setup parts demo test e2e unit coverage chaos lint format generate lock bench-calls bench-peer bench-sharding bench-scale bench-resources bench-monorepo bench-repository bench-tracing clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,10 @@ bench-resources: $(READY) ## Measure memory and CPU of a replica on three stores
 bench-peer: $(READY) ## Measure External Secrets Operator beside us, 1,000 secrets; five minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py etcd kube-apiserver flux-crds external-secrets external-secrets-crds >/dev/null
 	@$(BIN)/python bench/peer.py
+
+bench-tracing: $(READY) ## Measure what traces cost, also beside backends that fail; five minutes, ends with a line of JSON.
+	@$(PYTHON) tools/build.py jaeger >/dev/null
+	@$(BIN)/python bench/tracing.py
 
 bench-monorepo: $(READY) ## Measure one commit for 1,000 objects on one repository; two minutes, ends with a line of JSON.
 	@$(PYTHON) tools/build.py sops kustomize >/dev/null
