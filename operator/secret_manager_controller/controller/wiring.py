@@ -68,8 +68,8 @@ from secret_manager_controller.unwrapping import DataKeyFinder
 
 LEFT_TO_OTHERS, LEFT_TO_OTHER_KINDS = 4, 8
 """One of so many workers is left to others when the objects of one account, of one kind of store, take long."""
-TRACES_END_TIMEOUT = 1.5
-"""Seconds that traces may take to be sent at the end; with gRPC's own end it is less than 2."""
+TRACES_END_TIMEOUT = 1.0
+"""Seconds that traces may take to be sent at the end; the interpreter takes up to another to free what was not."""
 
 
 @dataclass(frozen=True, slots=True)
