@@ -37,9 +37,9 @@ from secret_manager_controller.providers.gcp_login import (
     GcpQuotas,
     GcpReplication,
 )
-from secret_manager_controller.providers.gcp_marks import WRITE_ANNOTATION, annotations_of, labels_of
+from secret_manager_controller.providers.gcp_marks import KEPT_ANNOTATION, WRITE_ANNOTATION, annotations_of, labels_of
 from secret_manager_controller.providers.gcp_project import SHARED_PROJECTS, GcpProject, mark_on
-from secret_manager_controller.providers.gcp_retention import retire
+from secret_manager_controller.providers.gcp_retention import disable, retire
 from secret_manager_controller.providers.lending import Lender
 from secret_manager_controller.providers.protocol import CallObserver
 from secret_manager_controller.providers.writes import write_id
@@ -73,7 +73,7 @@ class GcpProvider:
         location: makes the secrets regional ones of this location.
         replication: where new global secrets are kept, and the keys of all; None lets Google choose.
         labels: of every secret that is written, beside the owner mark.
-        keep_versions: how many versions of a secret stay when another is written; None keeps all.
+        keep_versions: how many versions of a secret stay enabled; None keeps all.
         quotas: what the project allows.
         budgets: shared by all who use the project.
         on_call: told of every request.
@@ -143,7 +143,7 @@ class GcpProvider:
     async def create(self, secret: DesiredSecret, *, mark: OwnerMark, revision: str, fence: Fence) -> Version:
         """Create a secret with its mark, then add its value; see `Provider.create`."""
         name, claim = secret.name, self._claim(secret, 0, mark, revision)
-        resource = _marked(self._declared.of_new(), {}, mark, claim)
+        resource = _marked(self._declared.of_new(), self._brought_down, mark, claim)
         with self._listing.written(mark):
             outcome = await self._client.attempt(
                 "CreateSecret",
@@ -208,6 +208,12 @@ class GcpProvider:
             raise self._changed(current.name)
         if mark_on(held) != mark or self._declared.differs(held):
             self._project.own_etags[current.name] = await self._mark(held, mark, fence)
+        elif self._keep_versions is not None and self._keeps_more(held):
+            keep = self._keep_versions
+            if not await disable(self._client, current.name, keep=keep, fence=fence):
+                return  # The next pass goes on.
+            etag = await self._mark(held, mark, fence, beside=self._brought_down)
+            self._project.own_etags[current.name] = etag
 
     async def delete(self, current: RemoteSecret, *, fence: Fence) -> None:
         """Delete a secret for good; see `Provider.delete`.
@@ -245,7 +251,16 @@ class GcpProvider:
             await self._lender.leave(self._key)
 
     def _remote(self, secret: Message, version: Version | None) -> RemoteSecret:
-        return RemoteSecret(name_of(secret), version, mark_on(secret), options_differ=self._declared.differs(secret))
+        differs = self._declared.differs(secret) or self._keeps_more(secret)
+        return RemoteSecret(name_of(secret), version, mark_on(secret), options_differ=differs)
+
+    @property
+    def _brought_down(self) -> Mapping[str, str]:
+        """The annotation of a secret that has no more enabled versions than are kept."""
+        return {} if self._keep_versions is None else {KEPT_ANNOTATION: str(self._keep_versions)}
+
+    def _keeps_more(self, secret: Message) -> bool:
+        return not self._brought_down.items() <= dict(secret.annotations).items()
 
     async def _unlisted(self, names: Collection[SecretName]) -> Collection[Message]:
         """Return those of the named secrets that exist, although no listing of ours showed them."""
@@ -270,14 +285,22 @@ class GcpProvider:
                 break
         raise self._changed(name)
 
-    async def _mark(self, held: Message, mark: OwnerMark, fence: Fence, *, claim: str | None = None) -> str:
-        """Write mark and claim beside whatever else stands there; return the new etag.
+    async def _mark(
+        self,
+        held: Message,
+        mark: OwnerMark,
+        fence: Fence,
+        *,
+        claim: str | None = None,
+        beside: Mapping[str, str] | None = None,
+    ) -> str:
+        """Write mark, claim and other annotations beside whatever else stands there; return the new etag.
 
         Raises:
             RetryableError: StoreChanged: somebody changed the secret since it was `held`.
         """
         name = name_of(held)
-        fields = _marked(self._declared.over(held), held.annotations, mark, claim)
+        fields = _marked(self._declared.over(held), {**held.annotations, **(beside or {})}, mark, claim)
         with self._listing.written(mark):
             outcome = await self._client.attempt(
                 "UpdateSecret",

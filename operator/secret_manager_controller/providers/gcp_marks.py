@@ -25,6 +25,8 @@ CLUSTER_ANNOTATION = f"{GROUP}_cluster"
 OWNER_ANNOTATION = f"{GROUP}_owner"
 WRITE_ANNOTATION = f"{GROUP}_write"
 """The id of the last write and of who made it: it begins with the commit."""
+KEPT_ANNOTATION = f"{GROUP}_kept-versions"
+"""How many versions a secret was brought down to, so that a listing tells whether `keepVersions` is enforced."""
 
 MAX_PART = 1024  # Characters; all annotations of a secret together have 16 KiB.
 HASH_LENGTH = 40  # Hex digits, 160 bits: as many as a commit has.

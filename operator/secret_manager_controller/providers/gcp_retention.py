@@ -29,17 +29,36 @@ async def retire(client: GcpClient, name: SecretName, *, keep: int, fence: Fence
     """
     try:
         for version in (await _versions(client, name))[keep:][-MOST_AT_ONCE:]:
-            operation = {ENABLED: "DisableSecretVersion", DISABLED: "DestroySecretVersion"}[version.state]
-            await client.attempt(
-                operation,
-                about=name,
-                unless={NOT_FOUND, PRECONDITION},  # Somebody changed it meanwhile.
-                fence=fence,
-                name=client.path(name, version.name.rpartition("/")[2]),
-                etag=version.etag,
-            )
+            await _retire_one(client, name, version, fence)
     except ControllerError as error:
         _log.warning("old versions could not be retired", extra={"secret": name, "reason": error.reason})
+
+
+async def disable(client: GcpClient, name: SecretName, *, keep: int, fence: Fence) -> bool:
+    """Disable what is older than the newest `keep` versions; return whether none of them is enabled any more.
+
+    Nothing is destroyed without a write, so that a number that was set too low can be mended.
+
+    Raises:
+        OwnershipLost: the fence closed.
+        ControllerError: Google refused it, or did not answer.
+    """
+    enabled = [version for version in (await _versions(client, name))[keep:] if version.state == ENABLED]
+    for version in enabled[-MOST_AT_ONCE:]:
+        await _retire_one(client, name, version, fence)
+    return len(enabled) <= MOST_AT_ONCE
+
+
+async def _retire_one(client: GcpClient, name: SecretName, version: Message, fence: Fence) -> None:
+    operation = {ENABLED: "DisableSecretVersion", DISABLED: "DestroySecretVersion"}[version.state]
+    await client.attempt(
+        operation,
+        about=name,
+        unless={NOT_FOUND, PRECONDITION},  # Somebody changed it meanwhile.
+        fence=fence,
+        name=client.path(name, version.name.rpartition("/")[2]),
+        etag=version.etag,
+    )
 
 
 async def _versions(client: GcpClient, name: SecretName) -> list[Message]:

@@ -503,6 +503,44 @@ class TestRetention:
         assert Counter(gcp.secrets()["a"].states) == {"DISABLED": 10, "ENABLED": 6}
         assert gcp.secrets()["a"].states[:10] == ("DISABLED",) * 10
 
+    async def test_fewer_are_kept_as_soon_as_the_object_says_so(self, gcp, make_gcp):
+        await create(make_gcp(), "a")
+        for value in (b"w", b"x"):
+            await update(make_gcp(), "a", value)
+        provider = make_gcp(keep_versions=2)
+        before = await look(provider, "a")
+        assert before.options_differ
+        await provider.adopt(before, mark=ME, fence=FENCE)
+        assert gcp.secrets()["a"].states == ("DISABLED", "ENABLED", "ENABLED")
+        assert await look(provider, "a") == RemoteSecret(A, before.version, ME)
+        assert (await look(make_gcp(keep_versions=1), "a")).options_differ
+
+    async def test_many_old_ones_take_several_passes_which_destroy_none(self, gcp, make_gcp):
+        gcp.put_by_hand("a", b"v", **MINE)
+        for _ in range(14):
+            gcp.put_by_hand("a", b"v")
+        provider, left = make_gcp(keep_versions=1), []
+        while (seen := await look(provider, "a")).options_differ:
+            await provider.adopt(seen, mark=ME, fence=FENCE)
+            left.append(Counter(gcp.secrets()["a"].states)["ENABLED"])
+        assert left == [5, 1]
+        assert Counter(gcp.secrets()["a"].states) == {"DISABLED": 14, "ENABLED": 1}
+
+    async def test_what_a_new_secret_keeps_is_told_at_once(self, gcp, make_gcp):
+        provider = make_gcp(keep_versions=2)
+        await create(provider, "a")
+        assert not (await look(provider, "a")).options_differ
+
+    async def test_a_missing_permission_is_told_where_no_write_depends_on_it(self, gcp, make_gcp):
+        version = await create(make_gcp(), "a")
+        await update(make_gcp(), "a", b"w")
+        provider = make_gcp(keep_versions=1)
+        gcp.fail("DisableSecretVersion", "PERMISSION_DENIED")
+        with pytest.raises(PermanentError) as raised:
+            await provider.adopt(await look(provider, "a"), mark=ME, fence=FENCE)
+        assert (raised.value.reason, version) == (Reason.STORE_ACCESS_DENIED, "1")
+        assert (await look(provider, "a")).options_differ
+
     async def test_all_stay_unless_the_object_says_otherwise(self, gcp, gcp_provider):
         await create(gcp_provider, "a")
         gcp.clear_calls()

@@ -209,7 +209,7 @@ class GcpStore(Block):
         default=None,
         ge=1,
         le=1000,
-        description="How many versions of a secret to keep; older ones are disabled and later destroyed.",
+        description="How many versions of a secret to keep; older ones are disabled, and destroyed at the next write.",
     )
 
     RULES: ClassVar[tuple[Rule, ...]] = (
