@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import kopf
 
+from secret_manager_controller.controller.handover import LoopCalls
 from secret_manager_controller.controller.heartbeat import Heartbeat
 from secret_manager_controller.controller.kinds import Kinds
 from secret_manager_controller.kube import (
@@ -106,12 +107,7 @@ class KopfInformer:
 
     async def run(self, sink: ChangeSink, *, kinds: Kinds, started: asyncio.Event, stop: asyncio.Event) -> None:
         """See `Informer.run`; the sink and `started` are called in the caller's loop."""
-        loop, operator = asyncio.get_running_loop(), _OperatorThread(self.heartbeat)
-
-        def here(call: Callable[..., object], *arguments: object) -> None:
-            with contextlib.suppress(RuntimeError):  # The caller's loop has ended, and nobody is to be told.
-                loop.call_soon_threadsafe(call, *arguments)
-
+        operator, here = _OperatorThread(self.heartbeat), LoopCalls(asyncio.get_running_loop()).make
         registry = self._registry(sink, kinds, here)
         ended = asyncio.wrap_future(operator.start(registry, ready=lambda: here(started.set)))
         stopping = asyncio.create_task(stop.wait())
