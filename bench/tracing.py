@@ -31,7 +31,8 @@ from typing import Any
 
 from calls import STORES, Bench
 from controller_telemetry import export
-from controller_telemetry.export import Destination, Tracers, TraceSettings
+from controller_telemetry.destination import Destination
+from controller_telemetry.export import Tracers, TraceSettings
 from controller_telemetry.spans import NO_TRACER
 from measuring import built, resident_mb
 from secret_manager_controller.controller.wiring import TRACES_END_TIMEOUT

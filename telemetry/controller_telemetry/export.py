@@ -11,9 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
@@ -21,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
 
-from controller_telemetry.direct import DirectSession
+from controller_telemetry.destination import EXPORT_TIMEOUT, Deliveries, Destination
 from controller_telemetry.spans import NO_TRACER
 
 T = TypeVar("T")
@@ -36,26 +35,7 @@ QUEUE_SIZE: Final = 512
 BATCH_SIZE: Final = 128
 EXPORT_DELAY: Final = 1.0
 """Seconds for which spans are gathered before they are sent."""
-EXPORT_TIMEOUT: Final = 3.0
-"""Seconds for one batch, tries included."""
 TRACER: Final = "controller_telemetry"
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """What receives spans.
-
-    Attributes:
-        endpoint: of OTLP; with gRPC scheme, host and port, with HTTP the whole address.
-        grpc: whether gRPC is spoken, else HTTP with protobuf.
-        headers: sent along; they may hold a token.
-        ca: certificates in PEM to trust in place of the system's.
-    """
-
-    endpoint: str
-    grpc: bool
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    ca: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,28 +208,18 @@ class _Queue(SpanProcessor):
 
 
 class _Told(SpanExporter):
-    """An exporter that tells what became of each batch, and logs when that changes."""
+    """An exporter that tells what became of each batch."""
 
     def __init__(self, exporter: SpanExporter, destination: Destination, sent: Callable[..., None]) -> None:
         self._exporter = exporter
-        self._host = urlsplit(destination.endpoint).hostname
+        self._deliveries = Deliveries("Traces", destination, logger)
         self._sent = sent
-        self._ok = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch."""
-        try:
-            result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001 - an exporter's fault is a failed batch, and no more.
-            result = SpanExportResult.FAILURE
-            logger.debug("Exporter failed", extra={"host": self._host, "error_type": type(error).__name__})
-        ok = result is SpanExportResult.SUCCESS
+        ok = self._deliveries.make(lambda: self._exporter.export(spans) is SpanExportResult.SUCCESS)
         self._sent(len(spans), ok=ok)
-        if ok is not self._ok:
-            self._ok = ok
-            told = "Traces are taken again" if ok else "Traces are not taken"
-            logger.log(logging.INFO if ok else logging.WARNING, told, extra={"host": self._host})
-        return result
+        return SpanExportResult.SUCCESS if ok else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         """End the exporter."""
@@ -262,28 +232,13 @@ class _Told(SpanExporter):
 
 def otlp_exporter(destination: Destination) -> SpanExporter:
     """Return the exporter for a destination. The environment has no say in it; see `without_ambient_settings`."""
-    headers = dict(destination.headers)
     if destination.grpc:
-        import grpc  # noqa: PLC0415 - 100 ms and 15 MB for those who use it.
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as by_grpc  # noqa: PLC0415
 
-        secure = destination.endpoint.startswith("https://")
-        credentials = grpc.ssl_channel_credentials(destination.ca) if secure else None
-        return by_grpc.OTLPSpanExporter(
-            endpoint=urlsplit(destination.endpoint).netloc,
-            insecure=not secure,
-            credentials=credentials,
-            headers={name.lower(): value for name, value in headers.items()},
-            timeout=EXPORT_TIMEOUT,
-        )
+        return by_grpc.OTLPSpanExporter(**destination.options())
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as by_http  # noqa: PLC0415
 
-    return by_http.OTLPSpanExporter(
-        endpoint=destination.endpoint,
-        headers=headers,
-        timeout=EXPORT_TIMEOUT,
-        session=DirectSession(destination.ca),
-    )
+    return by_http.OTLPSpanExporter(**destination.options())
 
 
 def without_ambient_settings(environment: MutableMapping[str, str]) -> dict[str, str]:

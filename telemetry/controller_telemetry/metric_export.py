@@ -6,13 +6,13 @@ the newest reading waits, and no other: nothing queues up, since each holds all 
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -32,8 +32,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import Metric as Family
 
-from controller_telemetry.direct import DirectSession
-from controller_telemetry.export import EXPORT_TIMEOUT, TRACER, Destination
+from controller_telemetry.destination import Deliveries, Destination
+from controller_telemetry.export import TRACER
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +59,12 @@ class MetricPusher:
             exporter_of: makes what sends.
         """
         self._exporter = (exporter_of or otlp_exporter)(destination)
-        self._host = urlsplit(destination.endpoint).hostname
+        self._deliveries = Deliveries("Metrics", destination, logger)
         self._resource = Resource(dict(resource))
         self._started = time.time_ns()
         self._changed = threading.Condition()
         self._newest: MetricsData | None = None
         self._ended = False
-        self._ok = True
         self._thread = threading.Thread(target=self._run, name="metrics-push", daemon=True)
         self._thread.start()
 
@@ -85,16 +84,11 @@ class MetricPusher:
 
     def _run(self) -> None:
         while (reading := self._take()) is not None:
-            try:
-                ok = self._exporter.export(reading) is MetricExportResult.SUCCESS
-            except Exception as error:  # noqa: BLE001 - an exporter's fault is a failed reading, and no more.
-                ok = False
-                logger.debug("Exporter failed", extra={"host": self._host, "error_type": type(error).__name__})
-            if ok is not self._ok:
-                self._ok = ok
-                told = "Metrics are taken again" if ok else "Metrics are not taken"
-                logger.log(logging.INFO if ok else logging.WARNING, told, extra={"host": self._host})
+            self._deliveries.make(functools.partial(self._taken, reading))
         self._exporter.shutdown()
+
+    def _taken(self, reading: MetricsData) -> bool:
+        return self._exporter.export(reading) is MetricExportResult.SUCCESS
 
     def _take(self) -> MetricsData | None:
         with self._changed:
@@ -119,27 +113,13 @@ def reading_of(families: Iterable[Family], resource: Resource, *, started: int, 
 
 def otlp_exporter(destination: Destination) -> MetricExporter:
     """Return the exporter for a destination; see `export.without_ambient_settings`."""
-    headers = dict(destination.headers)
     if destination.grpc:
-        import grpc  # noqa: PLC0415 - 100 ms and 15 MB for those who use it.
         from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as by_grpc  # noqa: PLC0415
 
-        secure = destination.endpoint.startswith("https://")
-        return by_grpc.OTLPMetricExporter(
-            endpoint=urlsplit(destination.endpoint).netloc,
-            insecure=not secure,
-            credentials=grpc.ssl_channel_credentials(destination.ca) if secure else None,
-            headers={name.lower(): value for name, value in headers.items()},
-            timeout=EXPORT_TIMEOUT,
-        )
+        return by_grpc.OTLPMetricExporter(**destination.options())
     from opentelemetry.exporter.otlp.proto.http import metric_exporter as by_http  # noqa: PLC0415
 
-    return by_http.OTLPMetricExporter(
-        endpoint=destination.endpoint,
-        headers=headers,
-        timeout=EXPORT_TIMEOUT,
-        session=DirectSession(destination.ca),
-    )
+    return by_http.OTLPMetricExporter(**destination.options())
 
 
 def _metric(family: Family, started: int, now: int) -> Metric | None:

@@ -12,12 +12,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from controller_telemetry import export
-from controller_telemetry.export import (
-    Destination,
-    Tracers,
-    TraceSettings,
-    without_ambient_settings,
-)
+from controller_telemetry.destination import Destination
+from controller_telemetry.export import Tracers, TraceSettings, without_ambient_settings
 from controller_telemetry.spans import NO_TRACER, traced
 from controller_telemetry.testing import OtlpBackend
 

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from controller_telemetry import metric_export
-from controller_telemetry.export import Destination
+from controller_telemetry import destination
+from controller_telemetry.destination import Destination
 from controller_telemetry.metric_export import MetricPusher
 from controller_telemetry.testing import OtlpBackend
 
@@ -119,7 +119,7 @@ def test_only_the_newest_reading_waits_for_a_slow_destination():
 
 @pytest.mark.parametrize("grpc", [False, True], ids=["HTTP", "gRPC"])
 def test_a_destination_that_never_answers_delays_the_end_by_no_more_than_is_allowed(registry, grpc, monkeypatch):
-    monkeypatch.setattr(metric_export, "EXPORT_TIMEOUT", 1)
+    monkeypatch.setattr(destination, "EXPORT_TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         pusher = MetricPusher(Destination(f"http://127.0.0.1:{silent.getsockname()[1]}", grpc), RESOURCE)
         pusher.push(registry.collect())

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from opentelemetry.trace import Tracer
 from opentelemetry.util.re import parse_env_headers
 
+from controller_telemetry.destination import Destination
 from controller_telemetry.direct import tls_context
-from controller_telemetry.export import MAX_DESTINATIONS, MAX_TRACERS, Destination, Tracers, TraceSettings
+from controller_telemetry.export import MAX_DESTINATIONS, MAX_TRACERS, Tracers, TraceSettings
 from controller_telemetry.spans import NO_TRACER
 from secret_manager_controller import __version__
 from secret_manager_controller.controller.secrets import SecretReader

@@ -2,7 +2,8 @@
 
 import pytest
 
-from controller_telemetry.export import Destination, Tracers, TraceSettings
+from controller_telemetry.destination import Destination
+from controller_telemetry.export import Tracers, TraceSettings
 from controller_telemetry.spans import span, traced
 from controller_telemetry.testing import ReceivedSpan, tree
 from secret_manager_controller.testing import jaeger
