@@ -31,7 +31,7 @@ def decide(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequence[P
     untraced = [one for one in decisions if one.missing and not one.stops]
     denied = AccessDenied(f"no traces: {_denied(untraced)}") if untraced else None
     try:
-        return Access(authorize(spec, namespace=namespace, tenancy=tenancy, policies=policies), denied)
+        return Access(_granted(decisions, spec, namespace, tenancy, policies), denied)
     except AccessDenied as error:
         return Access(error, denied)
 
@@ -49,6 +49,13 @@ def authorize(spec: Spec, *, namespace: str, tenancy: Tenancy, policies: Sequenc
         AccessDenied: names each reference that no grant covers, and the grant that is missing.
     """
     decisions = explain(spec, namespace=namespace, tenancy=tenancy, policies=policies)
+    return _granted(decisions, spec, namespace, tenancy, policies)
+
+
+def _granted(
+    decisions: Iterable[Decision], spec: Spec, namespace: str, tenancy: Tenancy, policies: Sequence[Policy]
+) -> Grants:
+    """Return what decisions about a spec come to; see `authorize`."""
     if denied := [one for one in decisions if one.missing and one.stops]:
         raise AccessDenied(_denied(denied))
     source = _source_grant(spec, namespace)
