@@ -33,14 +33,15 @@ class ObjectCopies:
 
     def put(self, body: Body) -> None:
         """Keep an object as it is shown. Who sees an older state than before trusts neither: the next turn reads it."""
-        metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
-        key, version = f"{metadata['namespace']}/{metadata['name']}", version_of(metadata)
+        key, version = key_of(body["metadata"]), version_of(body["metadata"])
+        if key in self._packed and version is not None and version == self._versions[key]:
+            return  # What we have written ourselves, shown by the watch.
         outdated = version is None or version < self._versions.get(key, version)
         if version is None:
             self._versions.pop(key, None)
         else:
             self._versions[key] = version
-        packed = None if outdated else _packed({**body, "metadata": metadata})
+        packed = None if outdated else _packed(body)
         if packed is None:
             self._packed.pop(key, None)
         else:
@@ -67,10 +68,16 @@ class ObjectCopies:
 
 
 def _packed(body: Body) -> bytes | None:
-    """Return an object packed, or None where that is too large."""
-    text = json.dumps(body).encode()
+    """Return an object packed without its managed fields, or None where that is too large."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    text = json.dumps({**body, "metadata": metadata}).encode()
     packed = zlib.compress(text, _LEVEL) if len(text) <= MAX_PACKED * _BEST_RATIO else text
     return packed if len(packed) <= MAX_PACKED else None
+
+
+def key_of(metadata: Body) -> str:
+    """Return the request key of an object."""
+    return f"{metadata['namespace']}/{metadata['name']}"
 
 
 def version_of(metadata: Body) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from secret_manager_controller.controller.cache import ObjectCache, SourceKey, record_of
-from secret_manager_controller.controller.copies import ObjectCopies, version_of
+from secret_manager_controller.controller.copies import ObjectCopies, key_of, version_of
 from secret_manager_controller.controller.policies import PolicyBook
 from secret_manager_controller.controller.queue import WorkQueue
 from secret_manager_controller.controller.watch_progress import WatchProgress
@@ -65,7 +65,7 @@ class Dispatcher:
     def object_deleted(self, body: Body) -> None:
         """Forget the object."""
         self._progress.shown(OBJECT, version_of(body["metadata"]))
-        self.forget(f"{body['metadata']['namespace']}/{body['metadata']['name']}")
+        self.forget(key_of(body["metadata"]))
 
     def forget(self, key: str) -> None:
         """Forget an object that does not exist."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from secret_manager_controller.controller.copies import ObjectCopies
+from secret_manager_controller.controller.copies import ObjectCopies, key_of
 from secret_manager_controller.controller.events import Told, publish
 from secret_manager_controller.controller.fenced import FencedKube
 from secret_manager_controller.kube import SECRET_MANAGER_CONFIGS, KubeError
@@ -55,7 +55,7 @@ class Subject:
     @property
     def key(self) -> str:
         """The object's request key."""
-        return f"{self.body['metadata']['namespace']}/{self.body['metadata']['name']}"
+        return key_of(self.body["metadata"])
 
     @property
     def path(self) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 
-from secret_manager_controller.controller.copies import version_of
+from secret_manager_controller.controller.copies import key_of, version_of
 from secret_manager_controller.controller.dispatch import Dispatcher
 from secret_manager_controller.controller.kinds import Kinds, served_kinds
 from secret_manager_controller.controller.policies import PolicyBook
@@ -86,7 +86,7 @@ class Sweeper:
             KubeError: the API server refused or did not answer.
         """
         existing = {
-            f"{metadata['namespace']}/{metadata['name']}": version_of(metadata)  # No more: it would be 10 KB an object.
+            key_of(metadata): version_of(metadata)  # No more: it would be 10 KB an object.
             async for metadata in self._kube.list_metadata(SECRET_MANAGER_CONFIGS)
         }
         missed = self._dispatcher.sweep_objects(existing, listed=self.caught_up.is_set())

@@ -1,6 +1,7 @@
 """Copies: the newest state that was shown, and none where that is in doubt."""
 
 import random
+import zlib
 
 import pytest
 
@@ -43,6 +44,17 @@ def test_which_state_counts(copies, shown, expected):
         copies.put(smc(version))
     copy = copies.get(KEY)
     assert expected == (None if copy is None else copy["metadata"]["resourceVersion"])
+
+
+def test_what_the_watch_shows_of_our_own_write_is_not_packed_again(copies, monkeypatch):
+    packed, compress = [], zlib.compress
+    monkeypatch.setattr(zlib, "compress", lambda text, level: packed.append(text) or compress(text, level))
+    for _ in range(2):
+        copies.put(smc("5"))
+    assert (copies.get(KEY), len(packed)) == (smc("5"), 1)
+    copies.distrust(KEY)
+    copies.put(smc("5"))
+    assert (copies.get(KEY), len(packed)) == (smc("5"), 2)
 
 
 def test_a_large_object_is_not_kept_and_its_version_is(copies):
