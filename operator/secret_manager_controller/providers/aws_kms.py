@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 
-from secret_manager_controller.errors import PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import PermanentError, RetryableError
 from secret_manager_controller.providers import aws_clients
 from secret_manager_controller.providers.aws_calls import Answer, Client, Requests
 from secret_manager_controller.providers.aws_errors import EXPIRED, Refusal
 from secret_manager_controller.providers.aws_keys import LoginKeys
 from secret_manager_controller.providers.aws_login import KEY_ARN, AwsAccessKeys
 from secret_manager_controller.providers.calls import RetryPolicy
+from secret_manager_controller.providers.kms import ciphertext_of, not_now, refused
 from secret_manager_controller.providers.protocol import CallObserver
 
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
@@ -55,14 +54,8 @@ class AwsKms:
         """Return what a key has encrypted; see `KeyService.unwrap`."""
         arn = KEY_ARN.fullmatch(key)
         if arn is None:
-            raise _refused("is no ARN of a KMS key")
-        try:
-            blob = base64.b64decode(wrapped, validate=True)
-        except (binascii.Error, ValueError):
-            blob = None
-        if not blob:
-            raise _refused("has a ciphertext that is not base64")
-        parameters = {"KeyId": key, "CiphertextBlob": blob, "EncryptionContext": dict(context)}
+            raise refused("is no ARN of a KMS key")
+        parameters = {"KeyId": key, "CiphertextBlob": ciphertext_of(wrapped), "EncryptionContext": dict(context)}
         keys = await self._keys.current()
         outcome = await self._decrypt(arn[1], parameters, keys)
         if isinstance(outcome, Refusal) and outcome.code in EXPIRED:
@@ -83,16 +76,11 @@ class AwsKms:
 
     def _told(self, refusal: Refusal) -> PermanentError | RetryableError:
         if refusal.passing:
-            message = f"AWS KMS does not unwrap a SOPS data key now ({refusal.code}); it is tried again"
-            return RetryableError(Reason.KEY_UNAVAILABLE, message, retry_after=refusal.retry_after)
+            return not_now("AWS KMS", refusal.code, retry_after=refusal.retry_after)
         if refusal.code in _DENIED:
-            return _refused(f"is refused to {self._login} ({refusal.code}); grant it kms:Decrypt on the key")
+            return refused(f"is refused to {self._login} ({refusal.code}); grant it kms:Decrypt on the key")
         if refusal.code in _ANOTHER:
-            return _refused(f"did not encrypt this data key, or with another encryption context ({refusal.code})")
+            return refused(f"did not encrypt this data key, or with another encryption context ({refusal.code})")
         if refusal.code in _UNUSABLE:
-            return _refused(f"does not exist or cannot be used ({refusal.code}); enable it, or encrypt for another key")
-        return _refused(f"was not used: AWS answered {refusal.code}")
-
-
-def _refused(what: str) -> PermanentError:
-    return PermanentError(Reason.DECRYPTION_FAILED, what)
+            return refused(f"does not exist or cannot be used ({refusal.code}); enable it, or encrypt for another key")
+        return refused(f"was not used: AWS answered {refusal.code}")

@@ -9,12 +9,13 @@ from typing import Any
 
 from azure.core.rest import HttpRequest
 
-from secret_manager_controller.errors import PermanentError, Reason, RetryableError, foreign
+from secret_manager_controller.errors import PermanentError, RetryableError, foreign
 from secret_manager_controller.providers.azure_calls import Answer, ask
 from secret_manager_controller.providers.azure_clients import Clients, VaultClients
 from secret_manager_controller.providers.azure_errors import CLOSED, NO_SUCH_HOST, AzureRefusal
 from secret_manager_controller.providers.azure_login import AZURE_KEY, AzureEndpoints, AzureLogin
 from secret_manager_controller.providers.calls import Requests, RetryPolicy
+from secret_manager_controller.providers.kms import ciphertext_of, not_now, refused
 from secret_manager_controller.providers.protocol import CallObserver
 
 ALGORITHM = "RSA-OAEP-256"
@@ -22,6 +23,7 @@ ALGORITHM = "RSA-OAEP-256"
 
 _UNUSABLE = frozenset({"KeyNotFound", "KeyDisabled", "KeyNotYetValid", "KeyOperationForbidden"})
 _ANOTHER = "BadParameter"
+_ALTCHARS = b"-_"  # Of base64url.
 
 
 class AzureKms:
@@ -64,13 +66,13 @@ class AzureKms:
         """Return what a key has encrypted; see `KeyService.unwrap`. SOPS gives Azure's keys no context."""
         found = AZURE_KEY.fullmatch(key)
         if found is None or found["version"] is None:
-            raise _refused("is no id of a key in a vault, https://<vault>.<domain>/keys/<name>/<version>")
+            raise refused("is no id of a key in a vault, https://<vault>.<domain>/keys/<name>/<version>")
         if found["suffix"] != self._suffix:
-            raise _refused(f"is in no vault of this cloud, whose domain is {self._suffix}")
+            raise refused(f"is in no vault of this cloud, whose domain is {self._suffix}")
         if context:
-            raise _refused("has an encryption context, which Key Vault does not know")
+            raise refused("has an encryption context, which Key Vault does not know")
         vault, path = found["vault"], f"/keys/{found['name']}/{found['version']}/decrypt"
-        body = {"alg": ALGORITHM, "value": _encode(_ciphertext(wrapped))}
+        body = {"alg": ALGORITHM, "value": _encode(ciphertext_of(_padded(wrapped), altchars=_ALTCHARS))}
         clients = await self._clients.current()
         outcome = await self._ask(clients, vault, path, body)
         if isinstance(outcome, AzureRefusal) and outcome.unauthorized:
@@ -108,39 +110,26 @@ class AzureKms:
     def _told(self, refusal: AzureRefusal) -> PermanentError | RetryableError:
         code, login = foreign(refusal.code), self._login
         if refusal.passing:
-            message = f"Azure Key Vault does not unwrap a SOPS data key now ({code}); it is tried again"
-            return RetryableError(Reason.KEY_UNAVAILABLE, message, retry_after=refusal.retry_after)
+            return not_now("Azure Key Vault", code, retry_after=refusal.retry_after)
         if refusal.code == NO_SUCH_HOST:
-            return _refused("is in a vault that does not exist; correct its id, or encrypt for another key")
+            return refused("is in a vault that does not exist; correct its id, or encrypt for another key")
         if refusal.code in _UNUSABLE:
-            return _refused(f"does not exist or cannot be used ({code}); enable it, or encrypt for another key")
+            return refused(f"does not exist or cannot be used ({code}); enable it, or encrypt for another key")
         if refusal.code in CLOSED:
-            return _refused(
-                f"lets no request in from here ({code}); allow this cluster in its vault's network settings"
-            )
+            return refused(f"lets no request in from here ({code}); allow this cluster in its vault's network settings")
         if refusal.status == 403:
-            return _refused(
+            return refused(
                 f"is refused to {login.title} ({code}); grant it Microsoft.KeyVault/vaults/keys/decrypt/action on the "
                 "key: the role Key Vault Crypto User has it, as has Decrypt in the vault's access policies"
             )
         if refusal.unauthorized:
-            return _refused(
+            return refused(
                 f"is in a vault that does not accept the token of {login.title}; check that the vault belongs to "
                 f"tenant {foreign(login.tenant_id)}"
             )
         if refusal.code == _ANOTHER:
-            return _refused(f"did not encrypt this data key ({code})")
-        return _refused(f"was not used: Azure answered {code}")
-
-
-def _ciphertext(wrapped: str) -> bytes:
-    try:
-        found = _decode(wrapped)
-    except ValueError:
-        found = b""
-    if not found:
-        raise _refused("has a ciphertext that is not base64")
-    return found
+            return refused(f"did not encrypt this data key ({code})")
+        return refused(f"was not used: Azure answered {code}")
 
 
 def _decode(text: Any) -> bytes:
@@ -152,14 +141,14 @@ def _decode(text: Any) -> bytes:
     if not isinstance(text, str):
         raise ValueError("not a text")  # noqa: TRY004 - one error for all that it is not.
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(_padded(text), altchars=_ALTCHARS, validate=True)
     except binascii.Error as error:
         raise ValueError("not base64url") from error
 
 
+def _padded(text: str) -> str:
+    return text + "=" * (-len(text) % 4)
+
+
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _refused(what: str) -> PermanentError:
-    return PermanentError(Reason.DECRYPTION_FAILED, what)

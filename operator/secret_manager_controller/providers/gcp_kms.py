@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 from collections.abc import Mapping
 
-from secret_manager_controller.errors import PermanentError, Reason, RetryableError
+from secret_manager_controller.errors import PermanentError, RetryableError
 from secret_manager_controller.providers.calls import Requests, RetryPolicy
 from secret_manager_controller.providers.gcp_api import Api, Connection, Message, checksum
 from secret_manager_controller.providers.gcp_errors import EXPIRED, NOT_FOUND, PRECONDITION, GcpRefusal
 from secret_manager_controller.providers.gcp_login import GCP_KEY, GcpEndpoints
 from secret_manager_controller.providers.gcp_tokens import Tokens
+from secret_manager_controller.providers.kms import ciphertext_of, not_now, refused
 from secret_manager_controller.providers.protocol import CallObserver
 
 _DENIED, _ANOTHER = "PERMISSION_DENIED", "INVALID_ARGUMENT"
@@ -57,15 +56,10 @@ class GcpKms:
     async def unwrap(self, key: str, wrapped: str, context: Mapping[str, str]) -> bytes:
         """Return what a key has encrypted; see `KeyService.unwrap`. SOPS gives Google's keys no context."""
         if GCP_KEY.fullmatch(key) is None:
-            raise _refused("is no resource name of a Cloud KMS key")
+            raise refused("is no resource name of a Cloud KMS key")
         if context:
-            raise _refused("has an encryption context, which Cloud KMS does not know")
-        try:
-            ciphertext = base64.b64decode(wrapped, validate=True)
-        except (binascii.Error, ValueError):
-            ciphertext = b""
-        if not ciphertext:
-            raise _refused("has a ciphertext that is not base64")
+            raise refused("has an encryption context, which Cloud KMS does not know")
+        ciphertext = ciphertext_of(wrapped)
         if self._connection is None:
             self._connection = Connection(self._url, roots=self._roots, api=_api())
         request, _ = _api().requests["Decrypt"]
@@ -98,19 +92,14 @@ class GcpKms:
 
     def _told(self, refusal: GcpRefusal) -> PermanentError | RetryableError:
         if refusal.passing:
-            message = f"Cloud KMS does not unwrap a SOPS data key now ({refusal.code}); it is tried again"
-            return RetryableError(Reason.KEY_UNAVAILABLE, message, retry_after=refusal.retry_after)
+            return not_now("Cloud KMS", refusal.code, retry_after=refusal.retry_after)
         if refusal.code == _DENIED:
-            return _refused(
+            return refused(
                 f"does not exist or is refused to {self._login}; grant it cloudkms.cryptoKeyVersions.useToDecrypt on "
                 "the key: roles/cloudkms.cryptoKeyDecrypter has it"
             )
         if refusal.code == _ANOTHER:
-            return _refused("did not encrypt this data key")
+            return refused("did not encrypt this data key")
         if refusal.code in {NOT_FOUND, PRECONDITION}:
-            return _refused(f"does not exist or is disabled ({refusal.code}); enable it, or encrypt for another key")
-        return _refused(f"was not used: Google answered {refusal.code}")
-
-
-def _refused(what: str) -> PermanentError:
-    return PermanentError(Reason.DECRYPTION_FAILED, what)
+            return refused(f"does not exist or is disabled ({refusal.code}); enable it, or encrypt for another key")
+        return refused(f"was not used: Google answered {refusal.code}")
