@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,8 @@ def source_controller(stack: Stack, program: Path) -> Iterator[None]:
         stack.apply(_anything(kind, plural))
         path = f"/apis/{GIT_REPOSITORIES.group}/v1/{plural}"
         stack.wait(f"{plural} to be served", functools.partial(stack.get, path))
-    directory, address = Path(tempfile.mkdtemp(prefix="flux-", dir=stack.directory)), f"{HOST}:{_free_port()}"
+    directory = Path(tempfile.mkdtemp(prefix="flux-", dir=stack.directory))
+    address = f"{HOST}:{processes.free_ports(HOST, 1)[0]}"
     (directory / "storage").mkdir()
     command: list[str | os.PathLike[str]] = [
         program,
@@ -110,9 +110,3 @@ def _anything(kind: str, plural: str) -> dict[str, Any]:
             "versions": [version | {"schema": {"openAPIV3Schema": anything}}],
         },
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -109,7 +109,7 @@ def running(binary: Path) -> Iterator[Jaeger]:
     with processes.temporary_directory("jaeger") as directory, contextlib.ExitStack() as closing:
         certificates.write_serving_certificate(directory, address=HOST)
         for _ in range(START_TRIES):
-            ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+            ports = dict(zip(PORTS, processes.free_ports(HOST, len(PORTS)), strict=True))
             config = directory / "config.yaml"
             config.write_text(yaml.safe_dump(_config(directory, ports)))
             log = directory / "log"
@@ -178,14 +178,6 @@ def _plain(owner: Mapping[str, Any]) -> dict[str, object]:
         for name, value in values.items()
         if not name.startswith("@jaeger@")
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as holders:
-        sockets = [holders.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -105,6 +105,18 @@ def reserved_port(host: str) -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+def free_ports(host: str, count: int) -> list[int]:
+    """Return TCP ports that nobody listens on now, for programs that share none and choose none themselves.
+
+    Somebody else may be given one before the program takes it.
+    """
+    with contextlib.ExitStack() as holders:
+        sockets = [holders.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((host, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def tail(log: Path) -> str:
     """Return the last lines of a log."""
     with log.open("rb") as file:
