@@ -26,7 +26,7 @@ from secret_manager_controller.sources.protocol import ReadObject, RevisionRepla
 from secret_manager_controller.sources.tree import SnapshotTree
 
 MAX_REMEMBERED = 4096
-"""Applications whose synced revision is remembered; one more costs a listing of refs too many."""
+"""Applications, each as a login sees its repository, whose synced revision is remembered; one more costs a listing."""
 
 
 class Logins(Protocol):
@@ -74,7 +74,7 @@ class ArgoSource:
         self._logins = logins
         self._repositories = repositories
         self._cache = cache
-        self._synced: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._synced: OrderedDict[tuple[str, str, str], str] = OrderedDict()
 
     async def resolve(self, ref: SourceReference, *, fresh: bool = False) -> Revision:
         """Return the commit that the Application's `targetRevision` means now; see `Source.resolve`."""
@@ -87,9 +87,11 @@ class ArgoSource:
             raise PermanentError(Reason.SOURCE_NOT_VERIFIED, message)
         commit = full_commit(target.target)
         if commit is None:
-            news = self._synced.get((ref.namespace, ref.name), target.synced) != target.synced
+            # For each login on its own: refs that another login has listed are not what this one is told.
+            seen = (ref.namespace, ref.name, repository_key(access))
+            news = self._synced.get(seen, target.synced) != target.synced
             refs = await self._repositories.refs(access, fresh=fresh or news)
-            self._remember(ref, target.synced)
+            self._remember(seen, target.synced)
             commit = find_commit(target.target, refs, of=_name(ref))
         return _revision(access, commit)
 
@@ -115,9 +117,9 @@ class ArgoSource:
         check_host(target.remote.host, ref.git_hosts, of=f"the repository of {_name(ref)}")
         return target, Access(target.remote, await self._logins.find(ref, target.remote, project=target.project))
 
-    def _remember(self, ref: SourceReference, synced: str) -> None:
-        self._synced[(ref.namespace, ref.name)] = synced
-        self._synced.move_to_end((ref.namespace, ref.name))
+    def _remember(self, seen: tuple[str, str, str], synced: str) -> None:
+        self._synced[seen] = synced
+        self._synced.move_to_end(seen)
         if len(self._synced) > MAX_REMEMBERED:
             self._synced.popitem(last=False)
 

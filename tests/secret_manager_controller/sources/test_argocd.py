@@ -220,6 +220,22 @@ async def test_a_new_revision_is_seen_when_argo_cd_has_seen_it_or_after_a_while(
     assert await world.read_file("a") == b"3"
 
 
+async def test_what_argo_cd_has_seen_is_news_to_each_login(world):
+    logins = [GitLogin(identity=name, ca=world.server.ca) for name in ("team-a", "team-b")]
+
+    async def read_by_each():
+        found = []
+        for world.login in logins:
+            found.append(await world.read_file("a"))
+        return found
+
+    world.application(sync=world.repository.commit({"a": "1"}))
+    assert await read_by_each() == [b"1", b"1"]
+    world.clock[0] += 1
+    world.application(sync=world.repository.commit({"a": "2"}))
+    assert await read_by_each() == [b"2", b"2"]
+
+
 async def test_a_deleted_branch_a_lost_repository_and_a_force_push(world):
     world.repository.commit({"a": "1"})
     world.application("feature")
