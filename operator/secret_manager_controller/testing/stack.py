@@ -71,11 +71,18 @@ class StackError(RuntimeError):
 
 
 class ControllerProcess:
-    """A running controller."""
+    """A running controller.
+
+    Attributes:
+        process: its process.
+        log: the file that it logs to.
+        started: when, in seconds of the Unix time; what it asks for comes later.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
+        self.started = time.time()
         self._port: int | None = None
 
     @property
